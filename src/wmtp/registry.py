@@ -1,0 +1,102 @@
+"""Names that recipes use, and where their code lives.
+
+A registry maps a name to `"module:attribute"` and imports it on first use, so that `wmtp list` and
+`--help` import nothing heavy. Other packages add names through entry points of the registry's group::
+
+    [project.entry-points."wmtp.algorithms"]
+    my-scheme = "my_package.my_scheme:MyScheme"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from wmtp.errors import ConfigError, near_match
+
+
+class Registry:
+    """Names of one kind of thing, resolved lazily.
+
+    `kind` is the singular used in messages ("algorithm"), `group` the entry-point group that other
+    packages register in, `builtin` maps each of our names to `"module:attribute"`.
+    """
+
+    def __init__(self, kind: str, group: str, builtin: dict[str, str]) -> None:
+        self.kind = kind
+        self.group = group
+        self._builtin = dict(builtin)
+
+    def _locations(self) -> dict[str, str]:
+        found = dict(self._builtin)
+        for entry in entry_points(group=self.group):
+            if found.get(entry.name, entry.value) != entry.value:
+                raise ConfigError(
+                    f"{self.kind} {entry.name!r} is registered twice: {found[entry.name]} and "
+                    f"{entry.value}. Uninstall one of the packages or rename its entry point."
+                )
+            found[entry.name] = entry.value
+        return found
+
+    def names(self) -> list[str]:
+        """Return all known names, ours first, in order of registration."""
+        return list(self._locations())
+
+    def location(self, name: str) -> str:
+        """Return `"module:attribute"` of `name`; an unknown name is a `ConfigError`."""
+        locations = self._locations()
+        if name not in locations:
+            raise ConfigError(
+                f"unknown {self.kind} {name!r}.{near_match(name, locations)} "
+                f"Known: {', '.join(locations)}."
+            )
+        return locations[name]
+
+    def get(self, name: str) -> Any:
+        """Import and return what `name` stands for."""
+        module, _, attribute = self.location(name).partition(":")
+        try:
+            return getattr(import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(
+                f"{self.kind} {name!r} points at {module}:{attribute}, which cannot be imported: "
+                f"{error}. Reinstall the package that provides it."
+            ) from error
+
+    def items(self) -> Iterable[tuple[str, str]]:
+        """Return pairs of name and `"module:attribute"`."""
+        return self._locations().items()
+
+
+ALGORITHMS = Registry(
+    "algorithm",
+    "wmtp.algorithms",
+    {
+        "mtp-baseline": "wmtp.algorithms.baseline:Baseline",
+        "critic-wmtp": "wmtp.algorithms.critic:Critic",
+        "rho1-wmtp": "wmtp.algorithms.rho1:Rho1",
+        "shuffled": "wmtp.algorithms.shuffled:Shuffled",
+    },
+)
+
+SOURCES = Registry(
+    "data source",
+    "wmtp.sources",
+    {
+        "minicode": "wmtp.data.minicode:Minicode",
+        "mbpp": "wmtp.data.mbpp:Mbpp",
+        "python-source": "wmtp.data.python_source:PythonSource",
+        "jsonl": "wmtp.data.jsonl:Jsonl",
+    },
+)
+
+BENCHMARKS = Registry(
+    "benchmark",
+    "wmtp.benchmarks",
+    {
+        "minicode": "wmtp.evaluation.minicode:MinicodeBenchmark",
+        "mbpp": "wmtp.evaluation.mbpp:MbppBenchmark",
+    },
+)

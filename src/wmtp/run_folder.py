@@ -1,0 +1,89 @@
+"""The folder of a run: what lies where."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wmtp.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside a run folder. `run.json` is written last: a run that has it is complete."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def environment(self) -> Path:
+        """The resolved environment."""
+        return self.path / "environment.yaml"
+
+    @property
+    def provenance(self) -> Path:
+        """Versions, commit, machine and command."""
+        return self.path / "provenance.json"
+
+    @property
+    def tokenizer(self) -> Path:
+        """The tokenizer that this run trained, if it trained one."""
+        return self.path / "tokenizer"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Checkpoints during training, deleted when the run is complete."""
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object per logging event."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def model(self) -> Path:
+        """The final model with its tokenizer."""
+        return self.path / "model"
+
+    @property
+    def weights(self) -> Path:
+        """The weights of a few samples, token by token."""
+        return self.path / "weights.json"
+
+    @property
+    def summary(self) -> Path:
+        """Totals of a complete run."""
+        return self.path / "run.json"
+
+    def evaluation(self, name: str) -> Path:
+        """The folder of one evaluation."""
+        return self.path / "evaluation" / name
+
+    def totals(self) -> dict[str, Any] | None:
+        """Return what `run.json` holds, None for a run that is not complete."""
+        if not self.summary.is_file():
+            return None
+        totals: dict[str, Any] = json.loads(self.summary.read_text(encoding="utf-8"))
+        return totals
+
+
+def model_folder(checkpoint: str | Path) -> Path:
+    """Return the folder with the model, given it or the run folder around it."""
+    path = Path(checkpoint)
+    if not path.is_dir():
+        raise CheckpointError(
+            f"{path}: no such folder. Give the folder of a run, or one that holds a model."
+        )
+    if (path / "config.json").is_file():
+        return path
+    inside = RunFolder(path).model
+    if inside.is_dir():
+        return inside
+    reason = "its training is not complete" if RunFolder(path).recipe.is_file() else "no model in it"
+    raise CheckpointError(f"{path}: {reason}. Run `wmtp train ... --resume` first, or give a model folder.")
