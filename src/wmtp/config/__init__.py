@@ -1,0 +1,1 @@
+"""Settings: recipes (what is learned) and environments (where it runs)."""

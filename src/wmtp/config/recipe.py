@@ -1,0 +1,181 @@
+"""The recipe: what is learned. It decides the numbers; the environment decides the place."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    """A frozen group of settings; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class OpenSection(BaseModel):
+    """A frozen group whose further keys belong to what it names (an algorithm, source, benchmark).
+
+    Those keys are in `options`; `pipeline.py` validates them with the `Config` of what is named,
+    so that they are errors too when they are unknown.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys that this section does not declare itself."""
+        return dict(self.model_extra or {})
+
+
+class AlgorithmSection(OpenSection):
+    """The weighting scheme; its own settings stand beside `name`."""
+
+    name: str = Field(description="Registered name; `wmtp list` shows all.")
+
+
+class ArchitectureSection(Section):
+    """A Llama-like decoder trained from scratch."""
+
+    family: str = Field("llama", description="transformers model type, such as llama or qwen2.")
+    hidden_size: int = Field(gt=0, description="Width D.")
+    intermediate_size: int = Field(gt=0, description="Width of the feed-forward part.")
+    num_layers: int = Field(ge=2, description="Decoder layers, the last of which is head 0.")
+    num_attention_heads: int = Field(gt=0, description="Query heads.")
+    num_key_value_heads: int | None = Field(
+        None, gt=0, description="Key/value heads; default: as many as query heads."
+    )
+    max_positions: int = Field(1024, gt=0, description="Longest sequence the model accepts.")
+    tie_embeddings: bool = Field(True, description="Share input embedding and unembedding.")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> ArchitectureSection:
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads "
+                f"{self.num_attention_heads}"
+            )
+        if self.num_attention_heads % (self.num_key_value_heads or 1):
+            raise ValueError("num_attention_heads must be a multiple of num_key_value_heads")
+        return self
+
+
+class ModelSection(Section):
+    """The policy: a backbone and its future heads."""
+
+    pretrained: str | None = Field(
+        None, description="Folder or hub id of a causal language model or of a wmtp checkpoint."
+    )
+    architecture: ArchitectureSection | None = Field(
+        None, description="Train from scratch with these sizes; excludes `pretrained`."
+    )
+    num_heads: int = Field(4, ge=1, description="Horizon H: tokens t+1..t+H are predicted.")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> ModelSection:
+        if (self.pretrained is None) == (self.architecture is None):
+            raise ValueError("give exactly one of pretrained and architecture")
+        return self
+
+
+class TokenizerSection(Section):
+    """Where the tokenizer comes from; by default from the pretrained model."""
+
+    pretrained: str | None = Field(None, description="Folder or hub id of a tokenizer.")
+    vocab_size: int | None = Field(
+        None, ge=260, description="Train a byte-level BPE of this size on the training data."
+    )
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> TokenizerSection:
+        if self.pretrained is not None and self.vocab_size is not None:
+            raise ValueError("give at most one of pretrained and vocab_size")
+        return self
+
+
+class DataSection(OpenSection):
+    """The training data; the source's own settings (`path`, ...) stand beside `source`."""
+
+    source: str = Field(description="Registered name; `wmtp list` shows all.")
+    split: str = Field("train", description="Split that is trained on.")
+    validation_split: str | None = Field(
+        "validation", description="Split for held-out loss; null for none."
+    )
+    max_length: int = Field(
+        512, ge=4, description="Longest sequence in tokens; longer examples are cut and counted."
+    )
+    incorrect_share: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="Share of incorrect completions (reward below 1) among training samples; "
+        "null keeps the source's own mixture, 0 keeps only the correct ones.",
+    )
+    limit: int | None = Field(None, gt=0, description="Use at most this many training examples.")
+
+
+class OptimizationSection(Section):
+    """AdamW, its schedule and the budget. Give exactly one of steps, epochs and tokens."""
+
+    learning_rate: float = Field(gt=0, description="Peak learning rate.")
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="Decay after the warm-up."
+    )
+    warmup_share: float = Field(0.05, ge=0, lt=1, description="Share of steps spent warming up.")
+    weight_decay: float = Field(0.1, ge=0, description="Decoupled weight decay.")
+    adam_beta1: float = Field(0.9, ge=0, lt=1, description="First moment decay.")
+    adam_beta2: float = Field(0.95, ge=0, lt=1, description="Second moment decay.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradient norm is clipped to this.")
+    global_batch: int = Field(gt=0, description="Sequences per optimizer step, over all devices.")
+    steps: int | None = Field(None, gt=0, description="Budget in optimizer steps.")
+    epochs: float | None = Field(None, gt=0, description="Budget in passes over the data.")
+    tokens: int | None = Field(None, gt=0, description="Budget in tokens, padding not counted.")
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> OptimizationSection:
+        given = [n for n in ("steps", "epochs", "tokens") if getattr(self, n) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of steps, epochs and tokens (found {given or 0})")
+        return self
+
+
+class EvaluationSection(OpenSection):
+    """What is measured during and after training; the benchmark's settings stand beside it."""
+
+    benchmark: str | None = Field(None, description="Registered name, or null for loss only.")
+    protocol: str = Field("greedy", description="Named sampling settings, see docs/evaluation.md.")
+    limit: int | None = Field(None, gt=0, description="Use at most this many tasks.")
+    max_new_tokens: int | None = Field(
+        None, gt=0, description="Longest completion; default: the benchmark's."
+    )
+    held_out_points: int = Field(
+        10, ge=0, description="How often the held-out loss is measured during training."
+    )
+    held_out_limit: int = Field(256, gt=0, description="Held-out examples used for the loss.")
+
+
+class Recipe(Section):
+    """What to learn: the whole of a recipe file."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Names the run folder.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Seeds initialisation, order and shuffles.")
+    algorithm: AlgorithmSection
+    model: ModelSection
+    tokenizer: TokenizerSection = TokenizerSection()
+    data: DataSection
+    optimization: OptimizationSection
+    evaluation: EvaluationSection = EvaluationSection()
+
+    @model_validator(mode="after")
+    def _tokenizer_known(self) -> Recipe:
+        chosen = self.tokenizer.pretrained or self.tokenizer.vocab_size
+        if self.model.pretrained is None and not chosen:
+            raise ValueError(
+                "a model from scratch needs tokenizer.vocab_size (train one) or "
+                "tokenizer.pretrained (take one)"
+            )
+        if self.model.pretrained is not None and self.tokenizer.vocab_size is not None:
+            raise ValueError(
+                "a pretrained model keeps its tokenizer: leave out tokenizer.vocab_size"
+            )
+        return self

@@ -1,0 +1,70 @@
+"""The checkpoint layout: a plain transformers folder, with the heads in a second file beside it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from wmtp.errors import CheckpointError
+from wmtp.outputs import writing
+
+if TYPE_CHECKING:
+    from wmtp.modeling.mtp import MTPModel
+
+HEADS_FILE = "mtp_heads.safetensors"
+SETTINGS_FILE = "mtp_config.json"
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """What the second file holds: `num_heads` is H with head 0; `value_head` its kind or None."""
+
+    num_heads: int
+    head_type: Literal["parallel"] = "parallel"
+    value_head: Literal["linear", "mlp"] | None = None
+    value_trains_trunk: bool = False
+
+
+def write_model(model: MTPModel, path: Path, state_dict: dict[str, Tensor] | None) -> None:
+    """Write backbone, heads and settings into the folder `path`."""
+    state = model.state_dict() if state_dict is None else state_dict
+    prefix = "backbone."
+    backbone = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    heads = {k: v.detach().cpu().contiguous() for k, v in state.items() if not k.startswith(prefix)}
+    value = model.value_head
+    settings = HeadSettings(
+        num_heads=model.num_heads,
+        value_head=None if value is None else value.kind,  # type: ignore[arg-type]
+        value_trains_trunk=value is not None and value.train_trunk,
+    )
+    with writing(path):
+        model.backbone.save_pretrained(path, state_dict=backbone)
+        save_file(heads, path / HEADS_FILE, metadata={"format": "pt"})
+        (path / SETTINGS_FILE).write_text(json.dumps(asdict(settings), indent=2) + "\n")
+
+
+def has_heads(path: Path) -> bool:
+    """Return whether `path` is a folder written by `write_model`."""
+    return (path / SETTINGS_FILE).is_file()
+
+
+def read_heads(path: Path) -> tuple[HeadSettings, dict[str, Tensor]]:
+    """Return settings and head tensors of a folder written by `write_model`."""
+    if not has_heads(path):
+        raise CheckpointError(
+            f"{path}: not a wmtp checkpoint ({SETTINGS_FILE} is missing). Give the folder of a run or "
+            "its model folder; a plain transformers model goes into a recipe as model.pretrained."
+        )
+    try:
+        settings = HeadSettings(**json.loads((path / SETTINGS_FILE).read_text()))
+        return settings, load_file(path / HEADS_FILE)
+    except (OSError, TypeError, ValueError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{path}: the checkpoint is damaged: {error}. Train or export it again."
+        ) from error
