@@ -1,0 +1,67 @@
+"""The one record that every data source yields."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from wmtp.errors import DataError, near_match
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A prompt and one completion, with what is known about the completion.
+
+    task_id: the problem; several examples may share it.
+    prompt, completion: text; the loss covers the completion only.
+    reward: how right the completion is, 0 to 1, or None when unknown. 1 means verified correct.
+    tests: Python source that raises when the program is wrong, or None.
+    code_prefix: what stands before the completion to make it a program ("" when the completion is
+        the whole program). The program that is verified is code_prefix + completion, then tests.
+    difficulty: larger is harder; the scale is the source's own. None when unknown.
+    source, split: where the example comes from.
+    fault_spans: half-open character ranges of the *completion* that a mutation changed.
+    """
+
+    task_id: str
+    prompt: str
+    completion: str
+    reward: float | None = None
+    tests: str | None = None
+    code_prefix: str = ""
+    difficulty: float | None = None
+    source: str = ""
+    split: str = "train"
+    fault_spans: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.reward is not None and not 0.0 <= self.reward <= 1.0:
+            raise DataError(f"{self.task_id}: reward {self.reward} is outside 0 to 1.")
+        for start, stop in self.fault_spans:
+            if not 0 <= start < stop <= len(self.completion):
+                raise DataError(
+                    f"{self.task_id}: fault span {(start, stop)} lies outside the completion "
+                    f"of {len(self.completion)} characters."
+                )
+
+    @property
+    def is_correct(self) -> bool | None:
+        """True when the reward is 1, False when it is lower, None when it is unknown."""
+        return None if self.reward is None else self.reward >= 1.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a dictionary that `json.dumps` takes and `from_json` reads back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Example:
+        """Build an example from a JSON object; unknown or missing keys are a `DataError`."""
+        known = cls.__dataclass_fields__
+        for key in record:
+            if key not in known:
+                raise DataError(f"unknown field {key!r}.{near_match(key, known)}")
+        for key in ("task_id", "prompt", "completion"):
+            if not isinstance(record.get(key), str):
+                raise DataError(f"field {key!r} must be a string, found {record.get(key)!r}.")
+        spans = tuple((int(start), int(stop)) for start, stop in record.get("fault_spans", ()))
+        return cls(**{**record, "fault_spans": spans})

@@ -1,0 +1,111 @@
+"""What happens around the steps: finite gradients, state of the run, checkpoints that are whole."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
+
+from wmtp.errors import TrainingError
+from wmtp.outputs import atomic_write_json
+
+if TYPE_CHECKING:
+    from wmtp.training.trainer import MTPTrainer
+
+_STATE_FILE = "trainer_state.json"
+
+
+class RunState(TrainerCallback, ExportableState):
+    """Carries the algorithm's statistics and the run's counters through checkpoints.
+
+    seconds: time spent training, over all resumptions. skipped: steps left out because their gradient
+    was not finite; `patience` of them in a row stop the run.
+    """
+
+    def __init__(self, trainer: MTPTrainer, report: Path, patience: int = 3) -> None:
+        self.trainer = trainer
+        self.report = report
+        self.patience = patience
+        self.skipped = 0
+        self._in_a_row = 0
+        self._seconds_before = 0.0
+        self._started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent in training so far, resumptions included."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    def state(self) -> dict[str, Any]:
+        """Return what `trainer_state.json` keeps."""
+        attributes = {
+            "algorithm": self.trainer.algorithm.state,
+            "seconds": self.seconds,
+            "skipped": self.skipped,
+        }
+        return {"args": {}, "attributes": attributes}
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Put back what a checkpoint kept."""
+        self._started = time.monotonic()
+        saved = state.stateful_callbacks.get(type(self).__name__)
+        if state.global_step > 0 and isinstance(saved, dict):
+            attributes = saved["attributes"]
+            self.trainer.algorithm.restore(attributes["algorithm"])
+            self._seconds_before = attributes["seconds"]
+            self.skipped = attributes["skipped"]
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Leave out a step whose gradient is not finite; stop when they keep coming."""
+        grads = [p.grad for p in self.trainer.model.parameters() if p.grad is not None]
+        if bool(torch.isfinite(torch.nn.utils.get_total_norm(grads))):
+            self._in_a_row = 0
+            return
+        self.trainer.model.zero_grad(set_to_none=True)
+        self.skipped += 1
+        self._in_a_row += 1
+        if self._in_a_row >= self.patience:
+            batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+            start = state.global_step * batch
+            dataset: Any = self.trainer.train_dataset
+            samples = [dataset[place][0] for place in range(start, start + batch)]
+            atomic_write_json(self.report, {"step": state.global_step, "samples": samples})
+            raise TrainingError(
+                f"step {state.global_step}: the gradient was not finite {self._in_a_row} steps in a row. "
+                f"The samples of the last one are in {self.report}. Lower optimization.learning_rate, "
+                "or look for broken samples."
+            )
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Let the algorithm update its running statistics."""
+        self.trainer.end_step()
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """Return the newest whole checkpoint below `folder`, or None.
+
+    The trainer writes its state last, so a checkpoint without a readable one was cut off.
+    """
+    for path in sorted(folder.glob("checkpoint-*"), key=_step_of, reverse=True):
+        try:
+            json.loads((path / _STATE_FILE).read_text())
+        except (OSError, ValueError):
+            continue
+        return path
+    return None
+
+
+def _step_of(path: Path) -> int:
+    number = path.name.rpartition("-")[2]
+    return int(number) if number.isdigit() else -1

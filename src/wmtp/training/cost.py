@@ -1,0 +1,57 @@
+"""What a run costs: floating-point operations and peak memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from wmtp.modeling.mtp import MTPModel
+
+
+def training_flops(model: MTPModel, tokens: int, mean_length: float) -> float:
+    """Return the FLOPs of a forward and backward over `tokens` tokens.
+
+    `6 N + 12 L D S` per token (Chowdhery et al. 2022, arXiv:2204.02311, appendix B): N counts the
+    parameters of all matrix products, the unembedding once per head; L the decoder layers, further
+    heads included; S is the mean sequence length. What token selection saves is not deducted.
+    """
+    embedding = model.backbone.get_input_embeddings().weight
+    unembedding = model.backbone.get_output_embeddings().weight
+    both = {id(embedding), id(unembedding)}
+    body = sum(p.numel() for p in model.parameters() if id(p) not in both)
+    products = body + model.num_heads * unembedding.numel()
+    layers = model.config.num_hidden_layers + model.num_heads - 1
+    attention = 12 * layers * model.config.hidden_size * mean_length
+    return float(tokens * (6 * products + attention))
+
+
+def num_parameters(model: nn.Module) -> int:
+    """Return the number of distinct parameters."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def reset_peak_memory(device: str) -> None:
+    """Start measuring the peak anew, where the system lets us."""
+    if device == "cuda":  # pragma: gpu
+        torch.cuda.reset_peak_memory_stats()
+        return
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        pass  # not Linux, or not allowed: the peak is then that of the whole process
+
+
+def peak_memory_bytes(device: str) -> int:
+    """Return the peak memory since `reset_peak_memory`: of the GPU, or resident of this process."""
+    if device == "cuda":  # pragma: gpu
+        return int(torch.cuda.max_memory_allocated())
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024

@@ -1,0 +1,76 @@
+"""Sums over targets that become the logged statistics, kept on the device until they are read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+class Meter:
+    """Statistics of cross entropy and weights per head since the last reading."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._max: Tensor | None = None
+
+    def add(
+        self,
+        ce: Float[Tensor, "B S H"],
+        weights: Float[Tensor, "B S H"],
+        valid: Bool[Tensor, "B S H"],
+    ) -> None:
+        """Take one micro-batch."""
+        weights = weights * valid
+        entropy_terms = weights * weights.clamp(min=1e-30).log()
+        sums = {
+            "count": valid.sum(dim=(0, 1)).double(),
+            "ce": ce.detach().sum(dim=(0, 1)).double(),
+            "weight": weights.sum(dim=(0, 1)).double(),
+            "squares": weights.square().sum(dim=(0, 1)).double(),
+            "zeros": ((weights == 0) & valid).sum(dim=(0, 1)).double(),
+            "entropy": entropy_terms.sum(dim=(0, 1)).double(),
+        }
+        for name, value in sums.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        largest = weights.amax(dim=(0, 1))
+        self._max = largest if self._max is None else torch.maximum(self._max, largest)
+
+    def read(
+        self, reduce_sum: Callable[[Tensor], Tensor], reduce_max: Callable[[Tensor], Tensor]
+    ) -> dict[str, float]:
+        """Return metrics over all processes and start anew; empty before the first micro-batch.
+
+        Per head: mean cross entropy in nats; mean, standard deviation, largest value and share of
+        zeros of the weights; effective sample size `(sum w)^2 / (n sum w^2)`; entropy of `w / sum w`
+        relative to that of uniform weights, 0 to 1.
+        """
+        if self._max is None:
+            return {}
+        sums = {name: reduce_sum(value).tolist() for name, value in self._sums.items()}
+        largest = reduce_max(self._max).tolist()
+        self._sums, self._max = {}, None
+        metrics: dict[str, float] = {}
+        for head, count in enumerate(sums["count"]):
+            if count == 0:
+                continue
+            metrics[f"train/ce/head_{head}"] = sums["ce"][head] / count
+            total, squares = sums["weight"][head], sums["squares"][head]
+            mean = total / count
+            metrics[f"train/weight/mean/head_{head}"] = mean
+            metrics[f"train/weight/std/head_{head}"] = math.sqrt(
+                max(squares / count - mean * mean, 0.0)
+            )
+            metrics[f"train/weight/max/head_{head}"] = largest[head]
+            metrics[f"train/weight/zero_share/head_{head}"] = sums["zeros"][head] / count
+            if squares > 0:
+                metrics[f"train/weight/effective_sample_size/head_{head}"] = (
+                    total * total / (count * squares)
+                )
+            if total > 0 and count > 1:
+                entropy = math.log(total) - sums["entropy"][head] / total
+                metrics[f"train/weight/entropy/head_{head}"] = entropy / math.log(count)
+        return metrics

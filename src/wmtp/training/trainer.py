@@ -1,0 +1,173 @@
+"""The training step, on transformers.Trainer: forward, weigh, one globally normalised sum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from wmtp.algorithms.base import Algorithm, Batch, Weighting
+from wmtp.data.collate import Collate
+from wmtp.errors import TrainingError
+from wmtp.losses import IGNORE_INDEX
+from wmtp.modeling.mtp import MTPModel
+from wmtp.training.callbacks import RunState
+from wmtp.training.meter import Meter
+
+HeldOut = Callable[[MTPModel], dict[str, float]]
+
+
+class MTPTrainer(Trainer):
+    """Trains an `MTPModel` under any `Algorithm`; final.
+
+    The loss of a step is `(H / N) sum_{b,t,k} w ce` plus the algorithm's auxiliary sum over the number of
+    completion tokens, where N counts the valid targets of all micro-batches and processes of the
+    step. However a global batch is cut, the loss and its gradient are the same.
+    """
+
+    # compute_loss divides by the whole step's count, so Trainer must not divide by the number of
+    # micro-batches once more.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        *,
+        model: MTPModel,
+        args: TrainingArguments,
+        train_dataset: Dataset[Any],
+        collate: Collate,
+        algorithm: Algorithm[Any],
+        non_finite_report: Path,
+        held_out: HeldOut | None = None,
+        on_log: Callable[[dict[str, float], int], None] | None = None,
+    ) -> None:
+        super().__init__(
+            model=model, args=args, train_dataset=train_dataset, data_collator=collate
+        )
+        self.run_state = RunState(self, non_finite_report)
+        self.add_callback(self.run_state)
+        self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
+        if self.args.n_gpu > 1:
+            raise TrainingError(
+                f"{self.args.n_gpu} GPUs are visible to one process, which would use DataParallel. "
+                "Start with torchrun, or choose one GPU with CUDA_VISIBLE_DEVICES."
+            )
+        self.algorithm = algorithm
+        self.held_out = held_out
+        self.on_log = on_log
+        self.meter = Meter()
+        self._num_completion: Tensor | float = 0.0
+        self._step_sums: dict[str, Tensor] = {}
+        self._scheme_metrics: dict[str, float] = {}
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Return the loss of a micro-batch, its share of the step's loss."""
+        labels = inputs["labels"]
+        out = model(
+            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], labels=labels
+        )
+        valid = labels != IGNORE_INDEX
+        chosen = self._weigh(inputs, out, valid)
+        loss = labels.shape[-1] * (chosen.weights * out.ce).sum() / num_items_in_batch
+        if chosen.auxiliary is not None:
+            loss = loss + chosen.auxiliary.sum() / self._num_completion
+        self.meter.add(out.ce, chosen.weights, valid)
+        for name, value in chosen.sums.items():
+            value = value.detach().double()
+            self._step_sums[name] = self._step_sums.get(name, 0.0) + value
+        # Data-parallel wrappers average gradients over processes; the counts above are global.
+        loss = loss * self.args.world_size
+        return (loss, out) if return_outputs else loss
+
+    def _weigh(self, inputs: dict[str, Any], out: Any, valid: Tensor) -> Weighting:
+        batch = Batch(
+            ce=out.ce.detach(),
+            valid=valid,
+            completion=inputs["completion"],
+            sample_ids=inputs["sample_ids"].tolist(),
+            step=self.state.global_step,
+            total_steps=self.state.max_steps,
+            value=out.value,
+            reward=inputs.get("reward"),
+            ref_ce=inputs.get("ref_ce"),
+        )
+        return self.algorithm.weigh(batch)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor | int | None]:
+        """Fetch the micro-batches of a step and count its targets over all processes."""
+        batches, num_targets = super().get_batch_samples(epoch_iterator, num_batches, device)
+        completion = sum(batch["completion"][:, 1:].sum() for batch in batches)
+        self._num_completion = self._reduce_sum(torch.as_tensor(completion).double().to(device))
+        if batches and num_targets == 0:
+            samples = [i for batch in batches for i in batch["sample_ids"].tolist()]
+            raise TrainingError(
+                f"step {self.state.global_step}: none of the samples {samples[:8]} has a target. "
+                "Raise data.max_length, or remove empty completions from the data."
+            )
+        return batches, num_targets
+
+    def end_step(self) -> None:
+        """Hand the step's sums to the algorithm; called once per optimizer step."""
+        if self._step_sums:
+            sums = {name: self._reduce_sum(value) for name, value in self._step_sums.items()}
+            self._step_sums = {}
+            self._scheme_metrics = self.algorithm.end_step(sums)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Measure the held-out loss and log it."""
+        metrics = {} if self.held_out is None else self.held_out(self.model)
+        self.model.train()
+        if self.on_log is not None and metrics:
+            self.on_log(metrics, self.state.global_step)
+        return metrics
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log a training event under our names, with what was measured since the last one."""
+        names = {"loss": "train/loss", "grad_norm": "train/grad_norm"}
+        names["learning_rate"] = "train/learning_rate"
+        metrics = {ours: float(logs[theirs]) for theirs, ours in names.items() if theirs in logs}
+        if not metrics:
+            return  # the library's summary at the end: run.json has ours
+        metrics |= self.meter.read(self._reduce_sum, self._reduce_max)
+        metrics |= {f"train/{name}": value for name, value in self._scheme_metrics.items()}
+        if self.on_log is not None:
+            self.on_log(metrics, self.state.global_step)
+
+    def _reduce_sum(self, value: Tensor) -> Tensor:
+        return self.accelerator.reduce(value, reduction="sum") if self._distributed else value
+
+    def _reduce_max(self, value: Tensor) -> Tensor:
+        if not self._distributed:
+            return value
+        return self.accelerator.gather(value[None]).amax(dim=0)
+
+    @property
+    def _distributed(self) -> bool:
+        return self.args.world_size > 1
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Write the model in our layout; nothing is pickled."""
+        if self.args.should_save:
+            self.model.save_pretrained(Path(output_dir or str(self.args.output_dir)), state_dict)
+
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: nn.Module | None = None
+    ) -> None:
+        """Load a checkpoint of our layout into the model, bit for bit."""
+        saved = MTPModel.from_pretrained(resume_from_checkpoint)
+        self.model.load_state_dict(saved.state_dict())

@@ -1,0 +1,90 @@
+"""The cache of a reference model's cross entropy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import AutoModelForCausalLM
+
+from tests.tiny import tiny_config
+from wmtp.data import reference
+from wmtp.data.encode import EncodedSet, encode_examples
+from wmtp.data.example import Example
+from wmtp.data.reference import with_reference_ce
+from wmtp.data.tokenizer import train_tokenizer
+from wmtp.errors import CheckpointError
+
+
+@pytest.fixture
+def setting(tmp_path: Path):
+    """A tokenizer, an encoded set and the folder of a reference model."""
+    texts = [f"def f{i}(xs):\n    return xs[{i}:]\n" for i in range(7)]
+    tokenizer = train_tokenizer(texts, 300)
+    data = encode_examples(
+        [Example(str(i), text[:11], text[11:] * (i + 1)) for i, text in enumerate(texts)],
+        tokenizer,
+        60,
+        "here",
+    )
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(tiny_config(vocab_size=len(tokenizer)))
+    folder = tmp_path / "reference"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return tokenizer, data, folder, model.eval()
+
+
+def test_values_are_those_of_the_model(setting, tmp_path: Path) -> None:
+    tokenizer, data, folder, model = setting
+    found = with_reference_ce(data, folder, tokenizer, tmp_path / "cache", batch_size=3)
+    for before, item in zip(data.items, found.items, strict=True):
+        assert item.input_ids is before.input_ids
+        ids = torch.from_numpy(item.input_ids).long()
+        with torch.no_grad():
+            want = F.cross_entropy(model(ids[None]).logits[0, :-1], ids[1:], reduction="none")
+        np.testing.assert_allclose(item.ref_ce[1:], want.numpy(), rtol=2e-4, atol=1e-5)
+        assert item.ref_ce[0] == 0
+
+
+def test_the_cache_is_read_and_its_key_is_exact(
+    setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer, data, folder, model = setting
+    cache = tmp_path / "cache"
+    first = with_reference_ce(data, folder, tokenizer, cache)
+    calls = []
+    compute = reference._compute
+    monkeypatch.setattr(reference, "_compute", lambda *a: calls.append(1) or compute(*a))
+    again = with_reference_ce(data, folder, tokenizer, cache)
+    assert not calls
+    for a, b in zip(first.items, again.items, strict=True):
+        assert np.array_equal(a.ref_ce, b.ref_ce)
+    with_reference_ce(EncodedSet(data.items[:-1]), folder, tokenizer, cache)
+    assert len(calls) == 1
+    with torch.no_grad():
+        model.lm_head.weight[0, 0] += 1
+    model.save_pretrained(folder)
+    with_reference_ce(data, folder, tokenizer, cache)
+    assert len(calls) == 2
+    assert len(list(cache.glob("ref_ce-*.safetensors"))) == 3
+
+
+def test_a_damaged_cache_is_built_again(setting, tmp_path: Path) -> None:
+    tokenizer, data, folder, _ = setting
+    cache = tmp_path / "cache"
+    first = with_reference_ce(data, folder, tokenizer, cache)
+    file = next(cache.iterdir())
+    file.write_bytes(file.read_bytes()[:100])
+    again = with_reference_ce(data, folder, tokenizer, cache)
+    assert np.array_equal(first.items[2].ref_ce, again.items[2].ref_ce)
+
+
+def test_another_tokenizer_is_refused(setting, tmp_path: Path) -> None:
+    _, data, folder, _ = setting
+    other = train_tokenizer(["words and more words"] * 9, 280)
+    with pytest.raises(CheckpointError, match="Train the reference with the policy's tokenizer"):
+        with_reference_ce(data, folder, other, tmp_path / "cache")

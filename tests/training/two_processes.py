@@ -1,0 +1,33 @@
+"""Run by test_trainer under torch.distributed.run: trains one algorithm on two gloo processes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from tests.tiny import tiny_data, tiny_model, trainer_for
+from tests.training.test_trainer import ORDER, algorithms
+
+
+def main(name: str, out: str) -> None:
+    algorithm = algorithms()[name]()
+    model = tiny_model(value_head=algorithm.value_head is not None)
+    trainer, logs = trainer_for(
+        Path(out).parent,
+        algorithm,
+        model,
+        tiny_data(),
+        ORDER,
+        micro=2,
+        accumulation=2,
+        processes=2,
+        ddp_backend="gloo",
+    )
+    trainer.train()
+    if trainer.is_world_process_zero():
+        Path(out).write_text(json.dumps(logs))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
