@@ -1,0 +1,94 @@
+"""Loss on held-out text: cross entropy and accuracy per head, perplexity, bits per byte."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from wmtp.data.collate import Collate
+from wmtp.data.encode import EncodedSet
+from wmtp.evaluation.metrics import Interval, auc, ratio_interval
+from wmtp.losses import IGNORE_INDEX
+from wmtp.modeling.mtp import MTPModel
+
+
+@dataclass(frozen=True)
+class HeldOutSums:
+    """Sums per example (E) and head (H): `ce [E,H]` nats, `count [E,H]`, `right [E,H]`, `num_bytes [E]`.
+
+    values, rewards: V of every state before a completion token and the reward of its sample, empty
+    without a value head or rewards.
+    """
+
+    ce: np.ndarray
+    count: np.ndarray
+    right: np.ndarray
+    num_bytes: np.ndarray
+    values: np.ndarray
+    rewards: np.ndarray
+
+    def curve_point(self) -> dict[str, float]:
+        """Return what a learning curve shows, keyed `eval/...`; heads without a target are left out."""
+        metrics = {
+            f"eval/{name}": interval.value for name, interval in self.intervals(resamples=0).items()
+        }
+        if len(np.unique(self.rewards)) == 2:
+            metrics["eval/value/auc"] = auc(self.values, self.rewards)
+        return metrics
+
+    def intervals(self, resamples: int = 2000) -> dict[str, Interval]:
+        """Return `ce/head_k`, `accuracy/head_k`, `perplexity` and `bits_per_byte` of the set.
+
+        Intervals are bootstrapped over examples. Bits per byte counts the learned text and its end
+        token under head 0.
+        """
+        found: dict[str, Interval] = {}
+        for k in range(self.ce.shape[1]):
+            if self.count[:, k].sum() == 0:
+                continue
+            found[f"ce/head_{k}"] = ratio_interval(self.ce[:, k], self.count[:, k], resamples)
+            found[f"accuracy/head_{k}"] = ratio_interval(
+                self.right[:, k], self.count[:, k], resamples
+            )
+        first = found["ce/head_0"]
+        low, high = math.exp(first.low), math.exp(min(first.high, 700.0))
+        found["perplexity"] = Interval(math.exp(min(first.value, 700.0)), low, high, first.n)
+        bits = self.ce[:, 0] / math.log(2)
+        found["bits_per_byte"] = ratio_interval(bits, self.num_bytes, resamples)
+        return found
+
+
+@torch.no_grad()
+def held_out_sums(
+    model: MTPModel, data: EncodedSet, collate: Collate, batch_size: int
+) -> HeldOutSums:
+    """Measure `model` on every example of `data`; the model is left in evaluation mode."""
+    model.eval()
+    ce, count, right, values, rewards = [], [], [], [], []
+    for start in range(0, len(data), batch_size):
+        rows = list(enumerate(data.items))[start : start + batch_size]
+        batch = collate(rows)
+        ids = batch["input_ids"].to(model.device)
+        mask = batch["attention_mask"].to(model.device)
+        labels = batch["labels"].to(model.device)
+        out = model(input_ids=ids, attention_mask=mask, labels=labels, with_predictions=True)
+        valid = labels != IGNORE_INDEX
+        ce.append(out.ce.double().sum(dim=1).cpu())
+        count.append(valid.sum(dim=1).cpu())
+        right.append(((out.predictions == labels) & valid).sum(dim=1).cpu())
+        if out.value is not None and "reward" in batch:
+            states = valid[:, :, 0].cpu()
+            values.append(out.value.cpu()[states])
+            rewards.append(batch["reward"][:, None].expand_as(states)[states])
+    none = [torch.zeros(0)]
+    return HeldOutSums(
+        ce=torch.cat(ce).numpy(),
+        count=torch.cat(count).numpy(),
+        right=torch.cat(right).numpy(),
+        num_bytes=np.array([item.num_bytes for item in data.items]),
+        values=torch.cat(values or none).numpy(),
+        rewards=torch.cat(rewards or none).numpy(),
+    )

@@ -1,0 +1,41 @@
+"""MBPP as a benchmark, zero-shot (Austin et al. 2021, arXiv:2108.07732)."""
+
+from __future__ import annotations
+
+from wmtp.data.mbpp import MbppSection, load
+from wmtp.evaluation.benchmark import Benchmark, Task
+from wmtp.sandbox import Limits, Program
+
+
+class MbppBenchmark(Benchmark):
+    """MBPP's test split: 500 tasks, or the 257 of them in the sanitized file.
+
+    Prompt and stop strings are those of bigcode-evaluation-harness, so that scores compare: a
+    docstring with the text and the first test. `\\ndef` is no stop string, because solutions may
+    have helper functions; text after the solution that is not a class, condition, print, assert or
+    docstring is therefore run as well. They cut one reference, that of task 342 (`\\nclass`).
+    """
+
+    class Config(MbppSection):
+        """Settings of the benchmark."""
+
+    stop = ("\nclass", "\nassert", '\n"""', "\nprint", "\nif", "\n<|/", "\n```")
+    max_new_tokens = 512
+    # The reference of task 123 computes for about 11 seconds.
+    limits = Limits(cpu_seconds=30.0, wall_seconds=60.0)
+
+    def tasks(self) -> list[Task]:
+        """Return the test problems by task number."""
+        return [
+            Task(
+                task_id=example.task_id,
+                prompt=example.prompt,
+                tests=example.tests or "",
+                reference=example.completion,
+            )
+            for example in load(self.config, "test")
+        ]
+
+    def program(self, task: Task, completion: str) -> Program:
+        """Return the completion as the whole program: the prompt is only a docstring."""
+        return Program(task.code_prefix + completion, task.tests, self.limits)

@@ -1,0 +1,37 @@
+"""Named sampling settings, so that two numbers under one name are comparable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wmtp.errors import ConfigError, near_match
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How completions are drawn. temperature 0 is greedy; ks are the k of the reported pass@k."""
+
+    name: str
+    num_samples: int
+    temperature: float
+    top_p: float
+    ks: tuple[int, ...]
+
+
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol("greedy", num_samples=1, temperature=0.0, top_p=1.0, ks=(1,)),
+        Protocol("notes", num_samples=20, temperature=0.2, top_p=0.95, ks=(1, 5, 10)),
+        Protocol("sample-10", num_samples=10, temperature=0.8, top_p=0.95, ks=(1, 5, 10)),
+    )
+}
+
+
+def protocol_named(name: str) -> Protocol:
+    """Return the protocol of this name; an unknown one is a `ConfigError` that lists all."""
+    if name not in PROTOCOLS:
+        raise ConfigError(
+            f"unknown protocol {name!r}.{near_match(name, PROTOCOLS)} Known: {', '.join(PROTOCOLS)}."
+        )
+    return PROTOCOLS[name]

@@ -1,0 +1,105 @@
+"""One evaluation: samples, outcomes, report, joined by files; every stage resumes."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wmtp.display import Display
+from wmtp.errors import OutputError
+from wmtp.evaluation.benchmark import Benchmark, Task
+from wmtp.evaluation.held_out import HeldOutSums
+from wmtp.evaluation.judge import judge
+from wmtp.evaluation.metrics import Interval, clustered_interval, pass_at_k
+from wmtp.outputs import atomic_write_json
+from wmtp.provenance import provenance
+from wmtp.sandbox import Sandbox
+
+
+def claim(folder: Path, settings: dict[str, Any]) -> None:
+    """Make `folder` that of an evaluation with these settings; one with others is an `OutputError`."""
+    file = folder / "settings.json"
+    if file.exists():
+        before = json.loads(file.read_text(encoding="utf-8"))
+        if before != settings:
+            odd = next(k for k in {**before, **settings} if before.get(k) != settings.get(k))
+            raise OutputError(
+                f"{folder}: an evaluation with other settings is there ({odd}: {before.get(odd)} there, "
+                f"{settings.get(odd)} now). Give another --output, or delete the folder."
+            )
+    else:
+        atomic_write_json(file, settings)
+
+
+def judge_and_report(
+    samples: list[dict[str, Any]],
+    benchmark: Benchmark[Any],
+    tasks: list[Task],
+    ks: tuple[int, ...],
+    sandbox: Sandbox,
+    folder: Path,
+    settings: dict[str, Any],
+    display: Display,
+) -> dict[str, Any]:
+    """Judge samples, write `outcomes.jsonl` and `report.json` into `folder`, return the report."""
+    with display.stage("judge") as update:
+        outcomes = judge(
+            samples,
+            benchmark,
+            sandbox=sandbox,
+            outcomes_path=folder / "outcomes.jsonl",
+            progress=update,
+        )
+    report = {
+        "settings": settings,
+        "provenance": provenance(),
+        "sandbox": sandbox.tier,
+        "metrics": _as_json(pass_metrics(outcomes, ks)),
+        "outcomes": dict(Counter(outcome["outcome"] for outcome in outcomes)),
+        "by_difficulty": _as_json(_by_difficulty(outcomes, tasks)),
+    }
+    atomic_write_json(folder / "report.json", report)
+    return report
+
+
+def pass_metrics(outcomes: list[dict[str, Any]], ks: tuple[int, ...]) -> dict[str, Interval]:
+    """Return unbiased `pass@k` with intervals over tasks, for every k."""
+    by_task: dict[str, list[bool]] = defaultdict(list)
+    for outcome in outcomes:
+        by_task[outcome["task_id"]].append(outcome["outcome"] == "passed")
+    return {
+        f"pass@{k}": clustered_interval(
+            np.array([pass_at_k(len(passed), sum(passed), k) for passed in by_task.values()])
+        )
+        for k in ks
+    }
+
+
+def _by_difficulty(outcomes: list[dict[str, Any]], tasks: list[Task]) -> dict[str, Interval]:
+    level = {task.task_id: task.difficulty for task in tasks if task.difficulty is not None}
+    groups: dict[float, list[dict[str, Any]]] = defaultdict(list)
+    for outcome in outcomes:
+        if outcome["task_id"] in level:
+            groups[level[outcome["task_id"]]].append(outcome)
+    return {f"{key:g}": pass_metrics(groups[key], (1,))["pass@1"] for key in sorted(groups)}
+
+
+def write_held_out_report(sums: HeldOutSums, folder: Path, settings: dict[str, Any]) -> None:
+    """Write `report.json` of a held-out loss into `folder`."""
+    report = {
+        "settings": settings,
+        "provenance": provenance(),
+        "metrics": _as_json(sums.intervals()),
+    }
+    atomic_write_json(folder / "report.json", report)
+
+
+def _as_json(intervals: dict[str, Interval]) -> dict[str, dict[str, float]]:
+    return {
+        name: {"value": i.value, "low": i.low, "high": i.high, "n": i.n}
+        for name, i in intervals.items()
+    }

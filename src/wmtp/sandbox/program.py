@@ -1,0 +1,43 @@
+"""What goes into the sandbox and what comes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+OutcomeName = Literal["passed", "failed", "timeout", "memory", "output_limit", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one program. Times in seconds, sizes in bytes."""
+
+    cpu_seconds: float = 5.0
+    wall_seconds: float = 15.0
+    memory_bytes: int = 1 << 30
+    file_bytes: int = 32 << 20
+    output_bytes: int = 1 << 20
+    processes: int = 64
+    open_files: int = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """Untrusted `code`, and trusted `tests` (Python source) that raise when the code is wrong."""
+
+    code: str
+    tests: str
+    limits: Limits = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of one program.
+
+    outcome: `passed` only when all tests ran to their end without an exception. detail: one line
+    for people, such as the exception; never trusted. seconds: wall time.
+    """
+
+    outcome: OutcomeName
+    seconds: float
+    detail: str = ""

@@ -1,0 +1,159 @@
+"""One place where programs run, one at a time, and the fork servers that it uses."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import select
+import socket
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from wmtp.errors import SandboxError
+from wmtp.sandbox.conclusion import Again, conclude_inside, conclude_split
+from wmtp.sandbox.launch import ServerProcess
+from wmtp.sandbox.program import Limits, Program, Verdict
+
+SILENCE_SECONDS = 30.0  # beyond its wall limit, after which a server counts as broken
+# A server of its own for each kind of job, so that no program runs where tests have been before.
+JOBS_OF = {"candidate": ("candidate",), "judge": ("judge",), "together": ("inside", "screen")}
+JUDGE_GRACE_SECONDS = 2.0  # the judge's limits end later, so that the program's own come first
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One run of a program. index: its place in the input."""
+
+    index: int
+    program: Program
+    inside: bool = False
+    alone: bool = False
+    after_fault: bool = False
+
+
+class Slot:
+    """Runs one attempt at a time; `sockets` become readable when `advance` has something to do."""
+
+    def __init__(self, tier: str) -> None:
+        self.tier = tier
+        self.attempt: Attempt | None = None
+        self._servers: dict[str, ServerProcess] = {}
+        self._reports: dict[str, dict[str, Any]] = {}
+        self._expected: set[str] = set()
+        self._run = 0
+        self._nonce = ""
+        self.deadline = 0.0
+
+    def start(self, attempt: Attempt) -> None:
+        """Begin an attempt; `SandboxError` when a server cannot be had."""
+        self._begin(attempt.program.limits)
+        self.attempt = attempt
+        program, limits = attempt.program, attempt.program.limits
+        if attempt.inside:
+            self._nonce = secrets.token_hex(16)
+            request = {"code": program.code, "tests": program.tests, "nonce": self._nonce}
+            self._ask("together", "inside", limits, request)
+            return
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            self._ask("candidate", "candidate", limits, {"code": program.code}, ours)
+            later = replace(
+                limits,
+                wall_seconds=limits.wall_seconds + JUDGE_GRACE_SECONDS,
+                cpu_seconds=limits.cpu_seconds + JUDGE_GRACE_SECONDS,
+            )
+            self._ask("judge", "judge", later, {"tests": program.tests}, theirs)
+
+    def start_screen(self, programs: list[Program], cpu_seconds: float, limits: Limits) -> None:
+        """Begin a batch of generated programs; its report is that of the role `together`."""
+        self._begin(limits)
+        pairs = [(program.code, program.tests) for program in programs]
+        self._ask("together", "screen", limits, {"programs": pairs, "cpu_seconds": cpu_seconds})
+
+    def sockets(self) -> list[socket.socket]:
+        """Return the sockets that a report is awaited on."""
+        return [self._servers[role].control for role in self._expected]
+
+    def advance(self, ready: socket.socket) -> dict[str, dict[str, Any]] | None:
+        """Take in a report; return all reports of the run when they are complete."""
+        role = next(r for r, s in self._servers.items() if s.control is ready)
+        report = self._servers[role].receive()
+        self._expected.discard(role)
+        self._reports[role] = report
+        if role == "judge" and "candidate" in self._expected:
+            self._servers["candidate"].send({"job": "stop", "run": self._run})
+        if self._expected:
+            return None
+        for role in self._reports:
+            if self._reports[role].get("dirty"):
+                self._servers.pop(role).close()
+        return self._reports
+
+    def conclude(self, reports: dict[str, dict[str, Any]]) -> Verdict | Again:
+        """Return what the reports of the current attempt mean."""
+        assert self.attempt is not None
+        limits = self.attempt.program.limits
+        if self.attempt.inside:
+            return conclude_inside(reports["together"], self._nonce, limits)
+        return conclude_split(reports["judge"], reports["candidate"], limits)
+
+    def close(self) -> None:
+        """End the servers and everything in them."""
+        self._expected.clear()
+        while self._servers:
+            self._servers.popitem()[1].close()
+
+    def _begin(self, limits: Limits) -> None:
+        self._run += 1
+        self._reports = {}
+        self._expected = set()
+        self.deadline = time.monotonic() + limits.wall_seconds + SILENCE_SECONDS
+
+    def _ask(
+        self,
+        role: str,
+        job: str,
+        limits: Limits,
+        payload: dict[str, Any],
+        conversation: socket.socket | None = None,
+    ) -> None:
+        message = {"job": job, "run": self._run, "limits": asdict(limits)}
+        with tempfile.TemporaryFile() as file:
+            file.write(json.dumps(payload).encode())
+            file.seek(0)
+            descriptors = [file.fileno()]
+            if conversation is not None:
+                descriptors.append(conversation.fileno())
+            self._send(role, message, descriptors)
+        self._expected.add(role)
+
+    def _send(self, role: str, message: dict[str, Any], descriptors: list[int]) -> None:
+        """Send to the server of `role`; one that died since its last run is replaced."""
+        if role in self._servers:
+            try:
+                self._servers[role].send(message, descriptors)
+                return
+            except OSError:
+                self._servers.pop(role).close()
+        self._servers[role] = ServerProcess(self.tier, JOBS_OF[role])
+        try:
+            self._servers[role].send(message, descriptors)
+        except OSError as error:
+            raise SandboxError(f"a fork server died as soon as it had started: {error}") from error
+
+
+def wait(slots: Iterable[Slot]) -> list[tuple[Slot, socket.socket | None]]:
+    """Return pairs of slot and readable socket; the socket is None for a slot that is overdue."""
+    awaited = {s.fileno(): (slot, s) for slot in slots for s in slot.sockets()}
+    poll = select.poll()
+    for descriptor in awaited:
+        poll.register(descriptor, select.POLLIN)
+    soonest = min(slot.deadline for slot, _ in awaited.values())
+    ready = poll.poll(max(0.0, soonest - time.monotonic()) * 1000)
+    if ready:
+        return [awaited[descriptor] for descriptor, _ in ready]
+    now = time.monotonic()
+    return [(slot, None) for slot in {s for s, _ in awaited.values()} if slot.deadline <= now]

@@ -1,0 +1,527 @@
+"""The sandbox with benign programs: what passes, what the outcomes are, what is left."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import wmtp
+from wmtp.errors import SandboxError
+from wmtp.sandbox import Limits, Program, Sandbox, Verdict, probe, tiers
+from wmtp.sandbox.conclusion import Again
+from wmtp.sandbox.slot import Attempt, Slot
+
+SOURCE = str(Path(wmtp.__file__).resolve().parents[1])
+SHORT = Limits(cpu_seconds=0.2, wall_seconds=5.0)
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    status = probe()
+    if status.tier is None:
+        pytest.skip("; ".join(status.lines))
+    with Sandbox(workers=2) as sandbox:
+        yield sandbox
+
+
+def judged(sandbox: Sandbox, code: str, tests: str, limits: Limits = SHORT) -> Verdict:
+    [(index, verdict)] = sandbox.judge([Program(code, tests, limits)])
+    assert index == 0
+    return verdict
+
+
+# ---- verdicts -----------------------------------------------------------------------------------
+
+PASSING = {
+    "a function": ("def f(x): return x + 1", "assert f(1) == 2"),
+    "no tests": ("x = 1", ""),
+    "several calls": ("n = []\ndef f(): n.append(1); return len(n)", "assert [f(), f()] == [1, 2]"),
+    "keywords": ("def f(*, a, b=2): return a - b", "assert f(a=5) == 3"),
+    "keywords of any name": (
+        "def f(**k): return sorted(k)",
+        "k = dict.fromkeys(['self', 'operation', 'function', 'args', 'name'])\n"
+        "assert f(**k) == sorted(k)",
+    ),
+    "a value": ("ANSWER = {'a': (1, 2)}", "assert ANSWER == {'a': (1, 2)}"),
+    "human-eval": (
+        "from typing import List\ndef f(x: List[int]) -> int: return sum(x)",
+        "def check(candidate):\n    assert candidate([1, 2]) == 3\n    assert candidate([]) == 0\n"
+        "check(f)",
+    ),
+    "an expected exception": (
+        "def f(x): raise KeyError(x)",
+        "try:\n    f('a')\nexcept KeyError as error:\n    assert 'a' in str(error)\n"
+        "else:\n    raise AssertionError",
+    ),
+    "an exception of its own": (
+        "class Bad(ValueError): pass\ndef f(): raise Bad('why')",
+        "try:\n    f()\nexcept Bad as error:\n    assert str(error) == 'why'\n"
+        "else:\n    raise AssertionError",
+    ),
+    "the base of its own exception": (
+        "class Bad(ValueError): pass\ndef f(): raise Bad('why')",
+        "try:\n    f()\nexcept ValueError:\n    pass\nelse:\n    raise AssertionError",
+    ),
+    "instances": (
+        "class Node:\n    def __init__(self, v): self.v, self.next = v, None\n"
+        "def total(n): return n.v + (total(n.next) if n.next else 0)",
+        "a = Node(1)\na.next = Node(2)\na.next.next = Node(3)\n"
+        "assert total(a) == 6 and a.next.v == 2 and isinstance(a, Node)",
+    ),
+    "methods": (
+        "class Stack:\n    def __init__(self): self.items = []\n"
+        "    def push(self, x): self.items.append(x); return self\n"
+        "    def __len__(self): return len(self.items)\n"
+        "    def __getitem__(self, i): return self.items[i]\n"
+        "    def __str__(self): return f'<{self.items}>'",
+        "s = Stack().push(1).push(2)\n"
+        "assert len(s) == 2 and s[1] == 2 and str(s) == '<[1, 2]>' and s.items == [1, 2]",
+    ),
+    "equality of its own objects": (
+        "from dataclasses import dataclass\n@dataclass\nclass Point:\n    x: int\n    y: int\n"
+        "def f(x): return Point(x, x)",
+        "assert f(1) == Point(1, 1) and f(1) != Point(1, 2) and f(1) != (1, 1)",
+    ),
+    "a generator": (
+        "def f():\n    n = 0\n    while True:\n        yield n\n        n += 1",
+        "from itertools import islice\nassert list(islice(f(), 3)) == [0, 1, 2]",
+    ),
+    "a function as argument": ("def f(g, x): return g(g(x))", "assert f(lambda x: x * 2, 3) == 12"),
+    "a built-in as argument": ("def f(g, x): return g(x)", "assert f(len, 'abc') == f(int, '3')"),
+    "a function as result": ("def f(k): return lambda x: x + k", "assert f(2)(3) == 5"),
+    "its argument back": ("def f(g): return g", "def g(): pass\nassert f(g) is g"),
+    "a module of its own": ("import math", "assert math.floor(2.5) == 2"),
+    "subclasses of plain types": (
+        "from collections import Counter, OrderedDict, namedtuple\nfrom enum import IntEnum\n"
+        "class E(IntEnum): A = 1\nPoint = namedtuple('Point', 'x y')\n"
+        "def f(): return [Counter('aab'), OrderedDict(a=1), Point(1, 2), E.A]",
+        "assert f() == [{'a': 2, 'b': 1}, {'a': 1}, (1, 2), 1]",
+    ),
+    "many elements": ("def f(n): return list(range(n))", "assert f(10 ** 5)[-1] == 99999"),
+    "a long integer": ("def f(): return 7 ** 20000", "assert f() == 7 ** 20000"),
+    "temporary files": (
+        "import tempfile\ndef f():\n    with tempfile.TemporaryFile() as file:\n"
+        "        return file.write(b'abc')",
+        "assert f() == 3",
+    ),
+    "threads": (
+        "from concurrent.futures import ThreadPoolExecutor\ndef f():\n"
+        "    with ThreadPoolExecutor(4) as pool:\n        return list(pool.map(abs, [-1, -2]))",
+        "assert f() == [1, 2]",
+    ),
+    "an event loop": (
+        "import asyncio\nasync def g(): await asyncio.sleep(0); return 1\n"
+        "def f(): return asyncio.run(g())",
+        "assert f() == 1",
+    ),
+    "string annotations of a dataclass": (
+        "from __future__ import annotations\nfrom dataclasses import dataclass, KW_ONLY\n"
+        "@dataclass\nclass P:\n    x: int\n    _: KW_ONLY\n    y: int = 2\n"
+        "def f(): return P(1).y",
+        "assert f() == 2",
+    ),
+    "end of input": (
+        "try:\n    input()\nexcept EOFError:\n    ended = True",
+        "assert ended",
+    ),
+    "output": ("print('x' * 1000)", ""),
+    "its own main is not run": ("if __name__ == '__main__': raise ValueError", ""),
+    "an iterator as argument": ("def f(g): return next(g)", "assert f(iter([1])) == 1"),
+    "an object of the tests": (
+        "def f(o): return o.v",
+        "class O:\n    v = 4\nassert f(O()) == 4",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PASSING)
+def test_a_correct_program_passes(sandbox: Sandbox, name: str) -> None:
+    code, tests = PASSING[name]
+    verdict = judged(sandbox, code, tests, Limits())
+    assert verdict.outcome == "passed", verdict
+    assert verdict.seconds > 0
+
+
+FAILING = {
+    "a wrong answer": ("def f(): return 1", "x = 2\nassert f() == x", "AssertionError at line 2"),
+    "a message": ("def f(): return 1", "assert f() == 2, 'no'", "AssertionError: no"),
+    "an exception": ("def f(): return 1 / 0", "f()", "ZeroDivisionError: division by zero at"),
+    "its own exception": ("class Bad(Exception): pass\ndef f(): raise Bad", "f()", "Bad at line"),
+    "not defined": ("g = 1", "assert f() == 1", "NameError: name 'f' is not defined"),
+    "does not compile": ("def f(:", "", "while the program was loaded: SyntaxError"),
+    "fails at import": ("import no_such_module", "", "ModuleNotFoundError: No module"),
+    "recursion": ("def f(): return f()", "f()", "RecursionError"),
+    "nested too deeply": ("x = []\nfor _ in range(9999): x = [x]", "assert x == 1", "Recursion"),
+    "arguments are copies": ("def f(x): x.append(1)", "x = []\nf(x)\nassert x", "AssertionError"),
+}
+
+
+@pytest.mark.parametrize("name", FAILING)
+def test_a_wrong_program_fails_and_says_where(sandbox: Sandbox, name: str) -> None:
+    code, tests, expected = FAILING[name]
+    verdict = judged(sandbox, code, tests, Limits())
+    assert verdict.outcome == "failed"
+    assert expected in verdict.detail
+
+
+def test_other_outcomes_are_told_apart(sandbox: Sandbox) -> None:
+    programs = [
+        Program("while True: pass", "", SHORT),
+        Program("x = bytearray(1 << 31)", "", SHORT),
+        Program("print('x' * (2 << 20))", "", SHORT),
+        Program("x = 1", "this is no Python", SHORT),
+    ]
+    verdicts = dict(sandbox.judge(programs))
+    assert [verdicts[i].outcome for i in range(4)] == ["timeout", "memory", "output_limit", "error"]
+    assert "tests do not compile" in verdicts[3].detail
+
+
+def test_tests_that_need_the_programs_process_say_so(sandbox: Sandbox) -> None:
+    tests = "class Child(Base):\n    pass\nassert Child().f() == 3"
+    good = judged(sandbox, "class Base:\n    def f(self): return 3", tests)
+    assert (good.outcome, good.detail) == ("passed", "in-process tests")
+    bad = judged(sandbox, "class Base:\n    def f(self): return 4", tests)
+    assert bad.outcome == "failed"
+    assert "in-process tests" in bad.detail
+
+
+def test_set_order_is_the_same_every_time(sandbox: Sandbox) -> None:
+    code = "def f(): return list({'a', 'b', 'c', 'd', 'e'})"
+    assert judged(sandbox, code, "first = f()\nassert f() == first").outcome == "passed"
+    program = Program(code, "raise AssertionError(f())", SHORT)
+    details = {verdict.detail for _, verdict in sandbox.judge([program] * 4)}
+    assert len(details) == 1
+
+
+# ---- many programs ------------------------------------------------------------------------------
+
+
+def test_every_program_is_judged_once(sandbox: Sandbox) -> None:
+    programs = [Program(f"def f(): return {i % 3}", "assert f() == 0", SHORT) for i in range(30)]
+    verdicts = list(sandbox.judge(iter(programs)))
+    assert sorted(index for index, _ in verdicts) == list(range(30))
+    assert all((v.outcome == "passed") == (i % 3 == 0) for i, v in verdicts)
+
+
+def test_no_programs_are_no_verdicts(sandbox: Sandbox) -> None:
+    assert list(sandbox.judge([])) == []
+    assert sandbox.screen([]) == []
+
+
+def test_programs_are_taken_only_as_slots_come_free(sandbox: Sandbox) -> None:
+    taken = 0
+
+    def programs() -> Iterator[Program]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield Program("x = 1", "", SHORT)
+
+    stream = sandbox.judge(programs())
+    for done in range(1, 6):
+        next(stream)
+        assert taken <= done + sandbox.workers
+    stream.close()
+    assert judged(sandbox, "x = 1", "assert x == 1").outcome == "passed"
+
+
+def test_a_program_that_ran_out_of_wall_time_gets_one_more_try_alone(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[tuple[int, bool, int]] = []
+    start = Slot.start
+
+    def count(self: Slot, attempt: Attempt) -> None:
+        busy = sum(bool(slot.sockets()) for slot in sandbox._slots if slot is not self)
+        tries.append((attempt.index, attempt.alone, busy))
+        start(self, attempt)
+
+    monkeypatch.setattr(Slot, "start", count)
+    sleep = Program("import time; time.sleep(60)", "", Limits(wall_seconds=0.3))
+    programs = [sleep, *[Program("x = 1", "assert x == 1")] * 4, sleep]
+    verdicts = dict(sandbox.judge(programs))
+    assert [verdicts[i].outcome for i in range(6)] == ["timeout", *["passed"] * 4, "timeout"]
+    assert sorted(index for index, alone, _ in tries if alone) == [0, 5]
+    assert all(busy == 0 for _, alone, busy in tries if alone)
+    assert len(tries) == 8
+
+
+def test_many_open_files_of_the_caller_do_not_matter(sandbox: Sandbox, tmp_path: Path) -> None:
+    sandbox.close()
+    (tmp_path / "x").touch()
+    files = [os.open(tmp_path / "x", os.O_RDONLY) for _ in range(1100)]
+    try:
+        assert judged(sandbox, "x = 1", "assert x == 1").outcome == "passed"
+        sandbox.close()
+    finally:
+        for file in files:
+            os.close(file)
+
+
+# ---- the fast path ------------------------------------------------------------------------------
+
+
+def test_screen_returns_verdicts_in_order_whatever_a_program_does(sandbox: Sandbox) -> None:
+    cases = [
+        ("def f(): return 1", "passed"),
+        ("def f(): return 2", "failed"),
+        ("while True: pass", "timeout"),
+        ("import os; os._exit(0)", "failed"),
+        ("raise SystemExit(0)", "failed"),
+        ("def f(): return 1", "passed"),
+        ("import ctypes; ctypes.string_at(0)", "failed"),
+        ("def f(): return bytearray(1 << 40)", "memory"),
+        ("import os\nwhile True: os.write(1, b'x' * 10000)", "output_limit"),
+        ("def f(:", "failed"),
+        ("import os\nos.fork()", "failed"),
+        ("def f(): return 1", "passed"),
+    ]
+    programs = [Program(code, "assert f() == 1", SHORT) for code, _ in cases]
+    verdicts = sandbox.screen(programs, cpu_seconds=0.1)
+    assert [v.outcome for v in verdicts] == [outcome for _, outcome in cases]
+
+
+def test_screen_stops_programs_that_swallow_the_time_limit(sandbox: Sandbox) -> None:
+    code = "while True:\n    try:\n        while True: pass\n    except BaseException: pass"
+    programs = [Program(code, ""), Program("x = 1", "assert x == 1")]
+    assert [v.outcome for v in sandbox.screen(programs, cpu_seconds=0.05)] == ["timeout", "passed"]
+
+
+def test_screen_takes_more_programs_than_a_batch(sandbox: Sandbox) -> None:
+    programs = [Program(f"x = {i}", "assert x % 7") for i in range(300)]
+    verdicts = sandbox.screen(programs)
+    assert [v.outcome == "passed" for v in verdicts] == [bool(i % 7) for i in range(300)]
+
+
+# ---- faults, interruption and what is left ------------------------------------------------------
+
+
+def descendants(pid: int) -> set[int]:
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                text = (entry / "stat").read_text()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            parents[int(entry.name)] = int(text.rpartition(")")[2].split()[1])
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {pid}
+
+
+def alive(pids: set[int]) -> set[int]:
+    return {pid for pid in pids if Path(f"/proc/{pid}").exists()}
+
+
+def wait_until_dead(pids: set[int]) -> None:
+    for _ in range(200):
+        if not alive(pids):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"still alive: {alive(pids)}")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_nothing_is_left_after_closing() -> None:
+    mode: Any = "auto" if probe().tier else "limits-only"
+    before = descendants(os.getpid())
+    with Sandbox(mode, workers=2) as sandbox:
+        programs = [Program("x = 1", ""), Program("while True: pass", "", SHORT)]
+        assert len(list(sandbox.judge(programs))) == 2
+        assert sandbox.screen(programs[:1])[0].outcome == "passed"
+        assert descendants(os.getpid()) > before
+    assert descendants(os.getpid()) == before
+
+
+def test_a_dead_server_is_replaced(sandbox: Sandbox) -> None:
+    sandbox.close()
+    others = descendants(os.getpid())
+    assert judged(sandbox, "x = 1", "").outcome == "passed"
+    own = descendants(os.getpid()) - others
+    for pid in own:
+        os.kill(pid, signal.SIGKILL)
+    assert judged(sandbox, "x = 1", "assert x == 1").outcome == "passed"
+    wait_until_dead(own)
+
+
+def test_a_server_that_dies_during_a_run_costs_one_retry(sandbox: Sandbox) -> None:
+    sandbox.close()
+    others = descendants(os.getpid())
+    killed = False
+
+    def programs() -> Iterator[Program]:
+        nonlocal killed
+        yield Program("import time; time.sleep(0.3)", "", SHORT)
+        for pid in descendants(os.getpid()) - others:
+            os.kill(pid, signal.SIGKILL)
+        killed = True
+
+    assert [verdict.outcome for _, verdict in sandbox.judge(programs())] == ["passed"]
+    assert killed
+
+
+def test_a_lasting_sandbox_fault_is_an_error_never_a_failure(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+
+    def conclude(self: Slot, reports: dict[str, Any]) -> Again:
+        nonlocal calls
+        calls += 1
+        return Again("fault", Verdict("error", 0.0, "sandbox fault: made up"))
+
+    monkeypatch.setattr(Slot, "conclude", conclude)
+    verdict = judged(sandbox, "x = 1", "")
+    assert (verdict.outcome, calls) == ("error", 2)
+
+
+_SCRIPT = """
+from wmtp.sandbox import Limits, Program, Sandbox, probe
+mode = "auto" if probe().tier else "limits-only"
+with Sandbox(mode, workers=2) as sandbox:
+    endless = Program("while True: pass", "", Limits(cpu_seconds=60, wall_seconds=60))
+    print("ready", flush=True)
+    list(sandbox.judge([endless] * 4))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_nothing_outlives_an_interrupted_caller(number: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _SCRIPT],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": SOURCE},
+    ) as caller:
+        assert caller.stdout is not None
+        assert caller.stdout.readline() == b"ready\n"
+        time.sleep(0.7)
+        started = descendants(caller.pid)
+        assert started
+        caller.send_signal(number)
+        assert caller.wait(30) != 0
+        wait_until_dead(started)
+
+
+# ---- tiers --------------------------------------------------------------------------------------
+
+
+def test_without_isolation_it_refuses_and_names_the_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiers, "why_unavailable", lambda tier: f"{tier} is made up to fail")
+    status = probe()
+    assert status.tier is None
+    assert status.unavailable["namespaces"] == "namespaces is made up to fail"
+    with pytest.raises(SandboxError, match=r"namespaces is made up to fail.*limits-only"):
+        Sandbox()
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    mode: Any = "none"
+    with pytest.raises(SandboxError, match="Known: auto, limits-only"):
+        Sandbox(mode)
+
+
+def test_limits_only_keeps_the_limits_and_the_verdicts() -> None:
+    with Sandbox("limits-only", workers=1) as sandbox:
+        assert sandbox.tier == "limits-only"
+        programs = [
+            Program("def f(): return 1", "assert f() == 1", SHORT),
+            Program("import os\nos._exit(0)", "assert f() == 1", SHORT),
+            Program("while True: pass", "", SHORT),
+            Program("import os\nx = sorted(os.environ)\ny = os.listdir()", "assert 'HOME' in x"),
+            Program("while True: print('x' * 1000)", "", SHORT),
+            Program("open('left', 'w').write('x')\nimport os\nx = os.getcwd()", "raise OSError(x)"),
+        ]
+        verdicts = dict(sandbox.judge(programs))
+        screened = sandbox.screen(programs[:3], cpu_seconds=0.1)
+    outcomes = [verdicts[i].outcome for i in range(6)]
+    assert outcomes == ["passed", "failed", "timeout", "passed", "output_limit", "failed"]
+    folder = verdicts[5].detail.split()[1]
+    assert Path(folder).name.startswith("wmtp-")
+    assert not Path(folder).exists()
+    assert [v.outcome for v in screened] == ["passed", "failed", "timeout"]
+
+
+def test_bubblewrap_isolates_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reason = tiers.why_unavailable("bubblewrap")
+    if reason is not None:
+        pytest.skip(f"bubblewrap: {reason}")
+    monkeypatch.setattr(tiers, "ISOLATED", ("bubblewrap",))
+    secret = tmp_path / "secret"
+    secret.write_text("for nobody")
+    code = f"""
+import os
+seen = os.path.exists({str(secret)!r})
+left = os.listdir('/tmp')
+open('/tmp/x', 'w').write('x')
+try:
+    os.kill(-1, 9)
+    killed = True
+except PermissionError:
+    killed = False
+"""
+    tests = "assert (seen, left, killed) == (False, [], False), (seen, left, killed)"
+    with Sandbox(workers=1) as sandbox:
+        assert sandbox.tier == "bubblewrap"
+        verdicts = [v for _, v in sandbox.judge([Program(code, tests, SHORT)] * 3)]
+        assert [v.outcome for v in verdicts] == ["passed"] * 3, verdicts
+        assert sandbox.screen([Program("x = 1", "assert x == 1")])[0].outcome == "passed"
+
+
+_AS_USER = """
+import os
+from wmtp.sandbox import Program, Sandbox
+assert os.getuid() != 0
+with Sandbox(workers=1) as sandbox:
+    code = "import os\\ndef f(): return os.listdir('/tmp'), os.getuid()"
+    print(sandbox.tier, *[v.outcome for _, v in sandbox.judge([Program(code, "assert f()")])])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs to be root")
+def test_an_ordinary_user_gets_the_same_isolation() -> None:
+    """As root the suite runs as root; this is the other half."""
+    if probe().tier is None:
+        pytest.skip("; ".join(probe().lines))
+    as_nobody: dict[str, Any] = {
+        "user": 65534,
+        "group": 65534,
+        "extra_groups": [],
+        "cwd": "/",
+        "env": {"PATH": os.environ["PATH"], "PYTHONPATH": SOURCE, "PYTHONDONTWRITEBYTECODE": "1"},
+        "capture_output": True,
+        "text": True,
+    }
+    check = "import sys, wmtp.sandbox; assert sys.version_info >= (3, 11)"
+    for python in (sys.executable, shutil.which("python3", path="/usr/local/bin:/usr/bin")):
+        try:
+            usable = python and subprocess.run([python, "-c", check], **as_nobody).returncode == 0
+        except PermissionError:
+            continue
+        if usable:
+            done = subprocess.run([python, "-c", _AS_USER], **as_nobody)
+            assert done.stdout.split() == [probe().tier, "passed"], done.stderr
+            return
+    pytest.skip("no Python of version 3.11 or later that another user may run")
+
+
+def test_the_package_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, wmtp.sandbox\n"
+        "heavy = {'torch', 'numpy', 'pydantic', 'transformers', 'yaml'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    environment = {**os.environ, "PYTHONPATH": SOURCE}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
