@@ -1,0 +1,66 @@
+"""What recipes can name: algorithms, data sources, benchmarks, and the recipes at hand."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+
+from wmtp.registry import ALGORITHMS, BENCHMARKS, SOURCES, Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of `wmtp list`. origin: `built-in`, a distribution, or a recipe's file."""
+
+    kind: str
+    name: str
+    summary: str
+    origin: str
+
+
+def inventory(recipe_folder: Path = Path("recipes")) -> list[Entry]:
+    """Return all names that recipes can use, and the recipes in a folder; imports none of them."""
+    found: list[Entry] = []
+    for registry in (ALGORITHMS, SOURCES, BENCHMARKS):
+        found.extend(_registered(registry))
+    for file in sorted(recipe_folder.glob("*.yaml")):
+        found.append(Entry("recipe", file.stem, _first_comment(file), str(file)))
+    return found
+
+
+def _registered(registry: Registry) -> Iterator[Entry]:
+    packages = {
+        entry.name: entry.dist.name for entry in entry_points(group=registry.group) if entry.dist
+    }
+    for name, location in registry.items():
+        origin = packages.get(name, "built-in")
+        yield Entry(registry.kind, name, _docstring_line(location), origin)
+
+
+def _docstring_line(location: str) -> str:
+    """Return the first docstring line of `module:attribute`, read without running the module."""
+    module, _, attribute = location.partition(":")
+    try:
+        spec = find_spec(module)
+    except ModuleNotFoundError:
+        spec = None
+    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+        return ""
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == attribute:
+            return _first_line(ast.get_docstring(node) or "")
+    return _first_line(ast.get_docstring(tree) or "")
+
+
+def _first_comment(file: Path) -> str:
+    lines: Iterable[str] = file.read_text(encoding="utf-8").splitlines()
+    return next((line.lstrip("# ") for line in lines if line.startswith("#")), "")
+
+
+def _first_line(text: str) -> str:
+    return text.partition("\n")[0]
