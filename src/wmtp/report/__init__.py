@@ -1,0 +1,1 @@
+"""Compares runs and writes one self-contained page about them."""
