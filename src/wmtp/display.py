@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,7 +40,7 @@ class ConsoleDisplay(Display):
 
     def say(self, text: str) -> None:
         """Show a line."""
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
     def stage(self, title: str) -> Iterator[Update]:
@@ -66,7 +66,7 @@ class ConsoleDisplay(Display):
             task = progress.add_task(title, total=None, note="")
 
             def update(done: int, total: int, note: str = "") -> None:
-                fields = {"note": note} if note else {}
+                fields: Any = {"note": note} if note else {}
                 progress.update(task, completed=done, total=total, **fields)
 
             yield update

@@ -6,6 +6,8 @@ position t predicts the token at t + k + 1.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -94,8 +96,8 @@ def _logits(
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: torch.autograd.function.FunctionCtx,
+    def forward(
+        ctx: Any,
         hidden: Tensor,
         weight: Tensor,
         bias: Tensor | None,
@@ -117,12 +119,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 picked = logits.gather(1, labels[chunk, None]).squeeze(1)
                 ce[chunk] = log_sum_exp[chunk] - picked
         ctx.save_for_backward(hidden, weight, bias, labels, valid, log_sum_exp)
-        ctx.scale, ctx.softcap = scale, softcap  # type: ignore[attr-defined]
+        ctx.scale, ctx.softcap = scale, softcap
         return ce
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_ce: Tensor):  # type: ignore[no-untyped-def, override]
+    def backward(ctx: Any, grad_ce: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, labels, valid, log_sum_exp = ctx.saved_tensors
         scale, softcap = ctx.scale, ctx.softcap
         need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]

@@ -110,7 +110,7 @@ def test_two_processes_equal_one(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(algorithms()))
-def test_padding_changes_nothing(name: str) -> None:
+def test_padding_changes_nothing(tmp_path: Path, name: str) -> None:
     """More padding on the right gives the same loss and gradient."""
     found = []
     for multiple in (1, 32):
@@ -118,7 +118,7 @@ def test_padding_changes_nothing(name: str) -> None:
         model = tiny_model(value_head=algorithm.value_head is not None).eval()
         inputs = Collate(4, 0, multiple_of=multiple)(list(enumerate(tiny_data(6).items)))
         trainer_like, _ = trainer_for(
-            Path("unused"), algorithm, model, tiny_data(6), np.arange(6), micro=6
+            tmp_path, algorithm, model, tiny_data(6), np.arange(6), micro=6
         )
         trainer_like._num_completion = float(inputs["completion"].sum())
         trainer_like.state.max_steps = 10

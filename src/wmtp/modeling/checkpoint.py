@@ -40,7 +40,7 @@ def write_model(model: MTPModel, path: Path, state_dict: dict[str, Tensor] | Non
     value = model.value_head
     settings = HeadSettings(
         num_heads=model.num_heads,
-        value_head=None if value is None else value.kind,  # type: ignore[arg-type]
+        value_head=None if value is None else value.kind,
         value_trains_trunk=value is not None and value.train_trunk,
     )
     with writing(path):

@@ -191,16 +191,18 @@ class MTPModel(nn.Module):
     @torch.no_grad()
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """Generate with head 0 alone, as `transformers` does; see `GenerationMixin.generate`."""
-        return self.backbone.generate(*args, **kwargs)
+        backbone: Any = self.backbone
+        return backbone.generate(*args, **kwargs)
 
     def checkpoint_activations(self) -> None:
         """Recompute the activations of every decoder layer and head in the backward."""
         settings = {"use_reentrant": False}
-        if hasattr(self.backbone, "activation_checkpointing_enable"):
-            self.backbone.activation_checkpointing_enable(settings)
-        else:  # transformers before 5.2x knows it by its older name
-            self.backbone.gradient_checkpointing_enable(settings)
-        last = _layers(self.backbone)[-1]
+        backbone: Any = self.backbone
+        if hasattr(backbone, "activation_checkpointing_enable"):
+            backbone.activation_checkpointing_enable(settings)
+        else:  # its older name, before transformers 5.23
+            backbone.gradient_checkpointing_enable(settings)
+        last = _layers(backbone)[-1]
         for head in self.heads:
             head.gradient_checkpointing = last.gradient_checkpointing
             head._gradient_checkpointing_func = last._gradient_checkpointing_func
@@ -282,7 +284,7 @@ def _set_layer_index(layer: nn.Module, index: int) -> None:
     """Number a copied layer, so that a key/value cache keeps its states apart."""
     for module in layer.modules():
         if hasattr(module, "layer_idx"):
-            module.layer_idx = index
+            setattr(module, "layer_idx", index)  # noqa: B010 - a plain number, not a tensor
 
 
 def _load_backbone(path: str | Path) -> PreTrainedModel:

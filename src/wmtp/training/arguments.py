@@ -20,7 +20,6 @@ def training_arguments(
     """Return the arguments of a run of `steps` optimizer steps that saves below `output`."""
     optimization = recipe.optimization
     device = resolve_device(environment.device)
-    points = recipe.evaluation.held_out_points
     arguments = TrainingArguments(
         output_dir=str(output),
         max_steps=steps,
@@ -40,8 +39,6 @@ def training_arguments(
         dataloader_num_workers=environment.dataloader_workers,
         ddp_find_unused_parameters=False,  # every parameter is in every step
         dataloader_pin_memory=device == "cuda",
-        eval_strategy="steps" if points else "no",
-        eval_steps=max(1, steps // points) if points else None,
         save_strategy="steps",
         save_steps=environment.checkpoint.every_steps,
         save_total_limit=environment.checkpoint.keep,

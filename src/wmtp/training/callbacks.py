@@ -24,12 +24,16 @@ class RunState(TrainerCallback, ExportableState):
     """Carries the algorithm's statistics and the run's counters through checkpoints.
 
     seconds: time spent training, over all resumptions. skipped: steps left out because their gradient
-    was not finite; `patience` of them in a row stop the run.
+    was not finite; `patience` of them in a row stop the run. The held-out loss is measured at
+    `held_out_points` evenly spaced steps, the last one among them.
     """
 
-    def __init__(self, trainer: MTPTrainer, report: Path, patience: int = 3) -> None:
+    def __init__(
+        self, trainer: MTPTrainer, report: Path, held_out_points: int, patience: int = 3
+    ) -> None:
         self.trainer = trainer
         self.report = report
+        self.held_out_points = held_out_points
         self.patience = patience
         self.skipped = 0
         self._in_a_row = 0
@@ -55,7 +59,8 @@ class RunState(TrainerCallback, ExportableState):
     ) -> None:
         """Put back what a checkpoint kept."""
         self._started = time.monotonic()
-        saved = state.stateful_callbacks.get(type(self).__name__)
+        callbacks: Any = state.stateful_callbacks
+        saved = callbacks.get(type(self).__name__)
         if state.global_step > 0 and isinstance(saved, dict):
             attributes = saved["attributes"]
             self.trainer.algorithm.restore(attributes["algorithm"])
@@ -66,11 +71,11 @@ class RunState(TrainerCallback, ExportableState):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Leave out a step whose gradient is not finite; stop when they keep coming."""
-        grads = [p.grad for p in self.trainer.model.parameters() if p.grad is not None]
+        grads = [p.grad for p in self.trainer.policy.parameters() if p.grad is not None]
         if bool(torch.isfinite(torch.nn.utils.get_total_norm(grads))):
             self._in_a_row = 0
             return
-        self.trainer.model.zero_grad(set_to_none=True)
+        self.trainer.policy.zero_grad(set_to_none=True)
         self.skipped += 1
         self._in_a_row += 1
         if self._in_a_row >= self.patience:
@@ -88,8 +93,13 @@ class RunState(TrainerCallback, ExportableState):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Let the algorithm update its running statistics."""
+        """Let the algorithm update its running statistics; ask for a held-out loss when one is due."""
         self.trainer.end_step()
+        done, before = (
+            step * self.held_out_points // args.max_steps
+            for step in (state.global_step, state.global_step - 1)
+        )
+        control.should_evaluate = done > before
 
 
 def latest_checkpoint(folder: Path) -> Path | None:

@@ -45,12 +45,14 @@ class MTPTrainer(Trainer):
         algorithm: Algorithm[Any],
         non_finite_report: Path,
         held_out: HeldOut | None = None,
+        held_out_points: int = 0,
         on_log: Callable[[dict[str, float], int], None] | None = None,
     ) -> None:
         super().__init__(
             model=model, args=args, train_dataset=train_dataset, data_collator=collate
         )
-        self.run_state = RunState(self, non_finite_report)
+        points = held_out_points if held_out is not None else 0
+        self.run_state = RunState(self, non_finite_report, points)
         self.add_callback(self.run_state)
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
@@ -59,6 +61,7 @@ class MTPTrainer(Trainer):
                 f"{self.args.n_gpu} GPUs are visible to one process, which would use DataParallel. "
                 "Start with torchrun, or choose one GPU with CUDA_VISIBLE_DEVICES."
             )
+        self.policy = model
         self.algorithm = algorithm
         self.held_out = held_out
         self.on_log = on_log
@@ -86,8 +89,8 @@ class MTPTrainer(Trainer):
             loss = loss + chosen.auxiliary.sum() / self._num_completion
         self.meter.add(out.ce, chosen.weights, valid)
         for name, value in chosen.sums.items():
-            value = value.detach().double()
-            self._step_sums[name] = self._step_sums.get(name, 0.0) + value
+            before = self._step_sums.get(name, torch.zeros((), device=value.device))
+            self._step_sums[name] = before + value.detach().double()
         # Data-parallel wrappers average gradients over processes; the counts above are global.
         loss = loss * self.args.world_size
         return (loss, out) if return_outputs else loss
@@ -130,8 +133,8 @@ class MTPTrainer(Trainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Measure the held-out loss and log it."""
-        metrics = {} if self.held_out is None else self.held_out(self.model)
-        self.model.train()
+        metrics = {} if self.held_out is None else self.held_out(self.policy)
+        self.policy.train()
         if self.on_log is not None and metrics:
             self.on_log(metrics, self.state.global_step)
         return metrics
@@ -163,11 +166,11 @@ class MTPTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Write the model in our layout; nothing is pickled."""
         if self.args.should_save:
-            self.model.save_pretrained(Path(output_dir or str(self.args.output_dir)), state_dict)
+            self.policy.save_pretrained(Path(output_dir or str(self.args.output_dir)), state_dict)
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
     ) -> None:
         """Load a checkpoint of our layout into the model, bit for bit."""
         saved = MTPModel.from_pretrained(resume_from_checkpoint)
-        self.model.load_state_dict(saved.state_dict())
+        self.policy.load_state_dict(saved.state_dict())

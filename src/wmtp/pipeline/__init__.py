@@ -1,0 +1,1 @@
+"""From settings to objects and through the stages: the only place that builds them."""

@@ -1,0 +1,157 @@
+"""Evaluate a checkpoint on a benchmark: from settings to samples, outcomes and reports."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import logging as transformers_logging
+
+from wmtp.config.environment import Environment
+from wmtp.config.load import Document, load_document
+from wmtp.config.recipe import EvaluationSection, Recipe
+from wmtp.data.tokenizer import load_tokenizer
+from wmtp.display import Display
+from wmtp.errors import ConfigError, DataError
+from wmtp.evaluation.benchmark import Benchmark, Task
+from wmtp.evaluation.generate import generate_samples
+from wmtp.evaluation.judge import read_samples
+from wmtp.evaluation.protocol import protocol_named
+from wmtp.evaluation.run import claim, judge_and_report
+from wmtp.modeling.checkpoint import has_heads
+from wmtp.modeling.mtp import MTPModel
+from wmtp.registry import BENCHMARKS
+from wmtp.report.page import write_report
+from wmtp.run_folder import RunFolder, model_folder
+from wmtp.sandbox import Sandbox
+from wmtp.training.arguments import resolve_device
+
+
+def evaluation_document(
+    checkpoint: Path | None,
+    benchmark: str | None,
+    data: str | None,
+    protocol: str | None,
+    overrides: Iterable[str],
+) -> Document:
+    """Return the evaluation settings: those of the run's recipe, then the command line's.
+
+    A recipe whose benchmark is another one gives nothing.
+    """
+    settings: dict[str, Any] = {}
+    recipe_file = None if checkpoint is None else RunFolder(checkpoint).recipe
+    if recipe_file is not None and recipe_file.is_file():
+        recipe = load_document(recipe_file).validate(Recipe)
+        if benchmark in (None, recipe.evaluation.benchmark):
+            settings = recipe.evaluation.model_dump(exclude_unset=True)
+    given = {"benchmark": benchmark, "path": data, "protocol": protocol}
+    settings |= {key: value for key, value in given.items() if value is not None}
+    if settings.get("benchmark") is None:
+        raise ConfigError(f"--benchmark is missing. Known: {', '.join(BENCHMARKS.names())}.")
+    document = Document("evaluation", settings)
+    document.override(overrides)
+    return document
+
+
+def evaluate(
+    checkpoint: Path,
+    document: Document,
+    environment: Environment,
+    *,
+    seed: int = 0,
+    output: Path | None = None,
+    display: Display | None = None,
+) -> Path:
+    """Draw completions for the benchmark's tasks, judge them, and return the folder of the report.
+
+    `checkpoint` is a run or model folder. Every stage resumes in the same folder.
+    """
+    display = display or Display()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    section, benchmark, tasks = _benchmark(document)
+    protocol = protocol_named(section.protocol)
+    folder = model_folder(checkpoint)
+    run = RunFolder(folder.parent if folder != checkpoint else checkpoint)
+    output = output or run.evaluation(str(section.benchmark))
+    settings = {
+        "checkpoint": str(checkpoint),
+        "weights": _weights_hash(folder),
+        "seed": seed,
+        **section.model_dump(mode="json"),
+    }
+    sandbox_settings = environment.sandbox
+    # The isolation is looked for before hours of sampling, not after.
+    with Sandbox(sandbox_settings.mode, sandbox_settings.workers) as sandbox:
+        claim(output, settings)
+        model = MTPModel.from_pretrained(folder) if has_heads(folder) else None
+        model = model or MTPModel.from_backbone(folder, num_heads=1)
+        model.to(resolve_device(environment.device))
+        with display.stage("generate") as update:
+            samples = generate_samples(
+                model,
+                load_tokenizer(folder),
+                tasks,
+                protocol,
+                output / "samples.jsonl",
+                stop=benchmark.stop,
+                max_new_tokens=section.max_new_tokens or benchmark.max_new_tokens,
+                seed=seed,
+                progress=update,
+            )
+        judge_and_report(
+            samples, benchmark, tasks, protocol.ks, sandbox, output, settings, display
+        )
+    return output
+
+
+def judge_samples(
+    path: Path,
+    document: Document,
+    environment: Environment,
+    *,
+    output: Path,
+    display: Display | None = None,
+) -> dict[str, Any]:
+    """Judge anyone's `samples.jsonl` and return the report written into `output`.
+
+    pass@k is given for k = 1, 10 and 100 as far as every task has that many samples.
+    """
+    section, benchmark, tasks = _benchmark(document)
+    samples = read_samples(path)
+    if not samples:
+        raise DataError(f"{path}: there are no samples. Expected one JSON object per line.")
+    per_task: dict[str, int] = {}
+    for sample in samples:
+        per_task[sample["task_id"]] = per_task.get(sample["task_id"], 0) + 1
+    ks = tuple(k for k in (1, 10, 100) if k <= min(per_task.values()))
+    settings = {"samples": str(path), **section.model_dump(mode="json")}
+    with Sandbox(environment.sandbox.mode, environment.sandbox.workers) as sandbox:
+        claim(output, settings)
+        return judge_and_report(
+            samples, benchmark, tasks, ks, sandbox, output, settings, display or Display()
+        )
+
+
+def write_page(checkpoint: Path) -> Path | None:
+    """Write `report.html` into the run folder `checkpoint`; None when it is only a model folder."""
+    if RunFolder(checkpoint).totals() is None:
+        return None
+    return write_report([checkpoint], checkpoint, title=checkpoint.name)
+
+
+def _benchmark(document: Document) -> tuple[EvaluationSection, Benchmark[Any], list[Task]]:
+    section = document.validate(EvaluationSection)
+    named = BENCHMARKS.get(str(section.benchmark))
+    benchmark = named(document.validate_options(section, named.Config, ()))
+    return section, benchmark, benchmark.tasks()[: section.limit]
+
+
+def _weights_hash(folder: Path) -> str:
+    state = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as stream:
+            state.update(hashlib.file_digest(stream, "sha256").digest())
+    return state.hexdigest()[:16]
