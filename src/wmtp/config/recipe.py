@@ -47,6 +47,9 @@ class ArchitectureSection(Section):
     )
     max_positions: int = Field(1024, gt=0, description="Longest sequence the model accepts.")
     tie_embeddings: bool = Field(True, description="Share input embedding and unembedding.")
+    initializer_range: float = Field(
+        0.02, gt=0, description="Standard deviation of the initial weights."
+    )
 
     @model_validator(mode="after")
     def _heads_divide(self) -> ArchitectureSection:

@@ -271,6 +271,7 @@ def _llama_like(section: ArchitectureSection, tokenizer: PreTrainedTokenizerBase
         num_key_value_heads=section.num_key_value_heads or section.num_attention_heads,
         max_position_embeddings=section.max_positions,
         tie_word_embeddings=section.tie_embeddings,
+        initializer_range=section.initializer_range,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

@@ -1,0 +1,157 @@
+"""jsonl: examples survive the round trip, and a bad line says where and why."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wmtp.data.example import Example
+from wmtp.data.jsonl import Jsonl, read_examples, write_examples
+from wmtp.errors import DataError
+
+GOOD = {"task_id": "t", "prompt": "p", "completion": "code"}
+EXAMPLE = Example("t", "p", "code")
+
+
+def write(folder: Path, *lines: Any) -> Path:
+    path = folder / "file.jsonl"
+    texts = (line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines)
+    path.write_bytes(b"\n".join(texts) + b"\n")
+    return path
+
+
+def load(path: Path, split: str = "train", **settings: Any) -> list[Example]:
+    return list(Jsonl(Jsonl.Config(path=str(path), **settings)).examples(split))
+
+
+@st.composite
+def examples(draw: st.DrawFn) -> Example:
+    text = st.text()
+    completion = draw(text)
+    spans = draw(st.lists(st.tuples(st.integers(0, 3), st.integers(4, 9)), max_size=2))
+    share = st.floats(0, 1)
+    return Example(
+        task_id=draw(text),
+        prompt=draw(text),
+        completion=completion,
+        reward=draw(st.none() | share),
+        tests=draw(st.none() | text),
+        code_prefix=draw(text),
+        difficulty=draw(st.none() | st.floats(allow_nan=False, allow_infinity=False)),
+        source=draw(text),
+        split=draw(text),
+        fault_spans=tuple(spans) if len(completion) >= 9 else (),
+    )
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(examples(), unique=True, max_size=4))
+def test_examples_survive_the_round_trip(
+    tmp_path_factory: pytest.TempPathFactory, found: list[Example]
+) -> None:
+    path = tmp_path_factory.mktemp("jsonl") / "examples.jsonl"
+    write_examples(path, found)
+    assert read_examples(path) == found
+    assert path.read_bytes().isascii()
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "examples.jsonl"
+    write_examples(path, [EXAMPLE])
+    with pytest.raises(ValueError, match="Out of range float"):
+        write_examples(path, [EXAMPLE, replace(EXAMPLE, difficulty=float("nan"))])
+    assert read_examples(path) == [EXAMPLE]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["examples.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"{", "not valid JSON"),
+        (b"[1]", "expected a JSON object, found list"),
+        (b'{"task_id": "\xff"}', "not valid JSON"),
+        ({**GOOD, "promt": "x"}, "unknown column 'promt'. Did you mean 'prompt'?"),
+        ({"task_id": "t", "prompt": "p"}, "no column 'completion' for the field 'completion'."),
+        ({**GOOD, "reward": 2}, "reward 2.0 is outside 0 to 1"),
+        ({**GOOD, "reward": "1"}, "field 'reward': Input should be a valid number, found '1'."),
+        ({**GOOD, "reward": True}, "field 'reward': Input should be a valid number, found True."),
+        ({**GOOD, "completion": 3}, "field 'completion': Input should be a valid string, found 3."),
+        ({**GOOD, "fault_spans": [[0, 99]]}, "fault span (0, 99) lies outside"),
+        ({**GOOD, "fault_spans": [[0]]}, "field 'fault_spans.0.1': Field required"),
+        ({**GOOD, "fault_spans": 3}, "field 'fault_spans': Input should be a valid array"),
+        (GOOD, "repeats line 1"),
+    ],
+)
+def test_a_bad_line_says_where_and_why(tmp_path: Path, line: Any, message: str) -> None:
+    path = write(tmp_path, GOOD, b"", line)
+    with pytest.raises(DataError) as caught:
+        load(path, validation_share=0)
+    assert str(caught.value).startswith(f"{path}:3: ")
+    assert message in str(caught.value)
+
+
+def test_columns_are_mapped_and_others_ignored(tmp_path: Path) -> None:
+    path = write(tmp_path, {"id": "t", "question": "p", "completion": "c", "url": "u", "fold": "a"})
+    columns = {"task_id": "id", "prompt": "question", "split": "fold"}
+    assert load(path, "a", columns=columns) == [Example("t", "p", "c", split="a")]
+    with pytest.raises(DataError, match=r"no field 'promt'\. Did you mean 'prompt'\?"):
+        load(path, columns={"promt": "question"})
+    with pytest.raises(DataError, match=r":1: no column 'folds' .* Did you mean 'fold'\? Columns:"):
+        load(path, columns={**columns, "split": "folds"})
+
+
+def test_the_split_column_decides_where_it_is_there(tmp_path: Path) -> None:
+    lines = [{**GOOD, "completion": str(i), "split": "ab"[i % 2]} for i in range(4)]
+    path = write(tmp_path, *lines)
+    assert [e.completion for e in load(path, "b")] == ["1", "3"]
+    with pytest.raises(
+        DataError, match=r"no example in split 'test'\. Splits in this file: a, b\."
+    ):
+        load(path, "test")
+
+
+def test_without_it_the_hash_of_the_task_decides(tmp_path: Path) -> None:
+    lines = [
+        {"task_id": f"t{i}", "prompt": "", "completion": str(c)} for i in range(200) for c in (0, 1)
+    ]
+    path = write(tmp_path, *lines)
+    train, validation = (load(path, s, validation_share=0.2) for s in ("train", "validation"))
+    assert len(train) + len(validation) == 400
+    assert 50 < len(validation) < 110
+    assert not {e.task_id for e in train} & {e.task_id for e in validation}
+    assert {e.split for e in validation} == {"validation"}
+
+
+def test_missing_and_empty_files_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read"):
+        load(tmp_path / "absent.jsonl")
+    with pytest.raises(DataError, match=r"Splits in this file: none\."):
+        load(write(tmp_path, b""))
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.binary(max_size=60)
+    | st.dictionaries(
+        st.sampled_from([*Example.__dataclass_fields__, "other"]),
+        st.recursive(
+            st.none() | st.booleans() | st.floats() | st.text() | st.integers(),
+            lambda inner: st.lists(inner, max_size=3),
+        ),
+    ).map(lambda record: json.dumps({**GOOD, **record}).encode())
+)
+def test_any_line_loads_or_is_a_data_error(
+    tmp_path_factory: pytest.TempPathFactory, line: bytes
+) -> None:
+    path = write(tmp_path_factory.mktemp("jsonl"), line)
+    try:
+        read_examples(path)
+    except DataError as error:
+        message = str(error)
+    else:
+        message = str(path)
+    assert message.startswith(str(path))
