@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 from pydantic import Field
@@ -31,9 +32,9 @@ def variant(suite: Suite, label: str, *changes: dict[str, Any]) -> Document:
     Groups of settings are merged key by key, but `algorithm` is replaced whole: its settings
     belong to its name.
     """
-    data: dict[str, Any] = suite.recipe
+    data = deepcopy(suite.recipe)
     for change in changes:
-        data = _merged(data, change)
+        data = _merged(data, deepcopy(change))
     return Document(label, data)
 
 

@@ -77,8 +77,7 @@ def evaluate(
     run = RunFolder(folder.parent if folder != checkpoint else checkpoint)
     output = output or run.evaluation(str(section.benchmark))
     settings = {
-        "checkpoint": str(checkpoint),
-        "weights": _weights_hash(folder),
+        "checkpoint": {"path": str(checkpoint), "weights": _weights_hash(folder)},
         "seed": seed,
         **section.model_dump(mode="json"),
     }

@@ -28,11 +28,12 @@ def quickstart(
     name = "quickstart-full" if full else "quickstart"
     with as_file(files("wmtp") / "recipes" / f"{name}.yaml") as path:
         suite = load_document(path).validate(Suite)
-    return run_suite(suite, environment, display or Display())
+    return run_suite(suite, environment, display)
 
 
-def run_suite(suite: Suite, environment: Environment, display: Display) -> Path:
+def run_suite(suite: Suite, environment: Environment, display: Display | None = None) -> Path:
     """Train the reference and every arm and seed, evaluate the arms, and write the report."""
+    display = display or Display()
     started = time.monotonic()
     root = Path(environment.output_root) / suite.name
     where = environment.model_copy(update={"output_root": str(root)})

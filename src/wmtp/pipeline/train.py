@@ -40,6 +40,7 @@ from wmtp.outputs import (
     atomic_write_json,
     atomic_write_text,
     read_jsonl,
+    writing,
 )
 from wmtp.provenance import provenance
 from wmtp.registry import ALGORITHMS, SOURCES
@@ -325,7 +326,8 @@ def _train(
         trainer.on_log = on_log
         if saved is None and recipe.evaluation.held_out_points:
             trainer.evaluate()
-        trainer.train(resume_from_checkpoint=None if saved is None else str(saved))
+        with writing(run.path):
+            trainer.train(resume_from_checkpoint=None if saved is None else str(saved))
         if trainer.is_world_process_zero():
             _finish(recipe, run, trainer, data, collate, device)
             for file in (run.summary, run.metrics):

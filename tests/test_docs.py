@@ -1,0 +1,96 @@
+"""What the documents say is true: commands exist, files are there, code runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
+
+from tests.tiny import tiny_config
+from wmtp.cli import app
+from wmtp.registry import ALGORITHMS, SOURCES
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def commands() -> list[list[str]]:
+    """Return the `wmtp` command lines of all documents."""
+    found = []
+    for document in DOCUMENTS:
+        for line in document.read_text(encoding="utf-8").splitlines():
+            match = re.match(r"^    (wmtp [a-z].*?)(?:\s+#.*)?$", line)
+            if match and "|" not in line:
+                found.append(match[1].split()[1:])
+    return found
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_commands_and_their_options_exist(words: list[str]) -> None:
+    help_text = CliRunner().invoke(app, [words[0], "--help"])
+    assert help_text.exit_code == 0
+    for word in words[1:]:
+        if word.startswith("--"):
+            assert word in help_text.stdout
+
+
+def test_commands_listed_in_the_readme_are_all_there_are() -> None:
+    listed = re.search(r"^    wmtp (quickstart \|.*)$", README, re.M)
+    names = {name.strip() for name in listed[1].split("|")}
+    names |= set(re.findall(r"^    wmtp (check|list|schema|doctor)\b", README, re.M))
+    registered = {c.name or c.callback.__name__ for c in app.registered_commands}
+    assert names == registered
+
+
+def test_make_targets_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    named = set(re.findall(r"\bmake ([a-z]+)\b", README))
+    assert {"install", "quickstart", "test", "check", "bench", "ui", "clean"} <= targets
+    assert named <= targets
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        if not target.startswith("http"):
+            assert (document.parent / target).exists(), target
+
+
+def test_every_algorithm_and_source_is_documented() -> None:
+    algorithms = (ROOT / "docs" / "algorithms.md").read_text(encoding="utf-8")
+    sources = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in algorithms for name in ALGORITHMS.names())
+    assert all(f"`{name}`" in sources for name in SOURCES.names())
+    for recipe in re.findall(r"`(recipes/[a-z0-9-]+\.yaml)`", algorithms):
+        assert (ROOT / recipe).is_file()
+
+
+def python_blocks(path: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.S)
+
+
+def test_the_readmes_python_runs(tmp_path: Path) -> None:
+    AutoModelForCausalLM.from_config(tiny_config(max_position_embeddings=64)).save_pretrained(tmp_path)
+    (block,) = python_blocks(ROOT / "README.md")
+    scope: dict[str, object] = {}
+    exec(block.replace("path/to/llama", str(tmp_path)), scope)
+    assert scope["ce"].shape == (2, 64, 4)
+
+
+def test_the_scheme_of_the_documentation_keeps_the_contract() -> None:
+    from tests.algorithms.test_algorithms import batch
+
+    (block,) = python_blocks(ROOT / "docs" / "algorithms.md")
+    scope: dict[str, object] = {}
+    exec(block, scope)
+    scheme = scope["Focal"](scope["Focal"].Config(power=2.0))
+    given = batch()
+    weights = scheme.weigh(given).weights
+    for k in range(3):
+        assert weights[..., k][given.valid[..., k]].mean().item() == pytest.approx(1.0, abs=1e-5)
+    assert not weights[~given.valid].any()

@@ -1,0 +1,341 @@
+"""From a recipe file to a report: a whole run, its interruption, and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from wmtp.config.environment import Environment
+from wmtp.config.load import Document
+from wmtp.data.example import Example
+from wmtp.data.jsonl import write_examples
+from wmtp.display import Display
+from wmtp.errors import CheckpointError, ConfigError, DataError, OutputError
+from wmtp.modeling.mtp import MTPModel
+from wmtp.pipeline.evaluate import evaluate, evaluation_document, judge_samples, write_page
+from wmtp.pipeline.train import train
+from wmtp.run_folder import RunFolder, model_folder
+from wmtp.sandbox import probe
+
+ENVIRONMENT: dict[str, Any] = {
+    "device": "cpu",
+    "log_every_steps": 2,
+    "tracking": {"enabled": False},
+    "checkpoint": {"every_steps": 4},
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of small problems with a correct and an incorrect solution each."""
+    examples = []
+    for i in range(40):
+        prompt = f"# Add {i % 7} to x.\ndef f(x):\n"
+        tests = f"assert f(3) == {3 + i % 7}"
+        for sign, reward in (("+", 1.0), ("-", 0.0)):
+            if reward == 0 and i % 7 == 0:
+                continue
+            completion = f"    return x {sign} {i % 7}"
+            spans = ((13, 14),) if reward == 0 else ()
+            split = "train" if i < 32 else "validation"
+            examples.append(
+                Example(f"t/{i}", prompt, completion, reward, tests, prompt, 1.0, "test", split, spans)
+            )
+    path = tmp_path_factory.mktemp("data") / "problems.jsonl"
+    write_examples(path, examples)
+    return path
+
+
+def recipe(data: Path, **changes: Any) -> Document:
+    settings: dict[str, Any] = {
+        "name": "run",
+        "algorithm": {"name": "mtp-baseline"},
+        "model": {
+            "num_heads": 3,
+            "architecture": {
+                "hidden_size": 32,
+                "intermediate_size": 48,
+                "num_layers": 2,
+                "num_attention_heads": 4,
+                "max_positions": 128,
+            },
+        },
+        "tokenizer": {"vocab_size": 290},
+        "data": {"source": "jsonl", "path": str(data), "max_length": 64, "incorrect_share": 0.5},
+        "optimization": {"learning_rate": 1e-2, "global_batch": 4, "steps": 10},
+        "evaluation": {"held_out_points": 2, "held_out_limit": 8},
+    }
+    return Document("recipe.yaml", {**settings, **changes})
+
+
+def environment(folder: Path, **changes: Any) -> Environment:
+    return Environment(**{**ENVIRONMENT, "output_root": str(folder), **changes})
+
+
+def metrics(run: RunFolder) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in run.metrics.read_text().splitlines()]
+
+
+def test_a_run_leaves_what_it_should(data: Path, tmp_path: Path) -> None:
+    run = train(recipe(data), environment(tmp_path))
+    totals = run.totals()
+    assert totals["steps"] == 10
+    assert totals["samples"] == 40
+    assert totals["tokens"] == metrics(run)[-1]["tokens"]
+    assert totals["flops"] > 6 * totals["tokens"] * 30_000
+    assert totals["peak_memory_bytes"] > 50 << 20
+    plain = AutoModelForCausalLM.from_pretrained(run.model)
+    ours = MTPModel.from_pretrained(run.model)
+    ids = torch.tensor([[1, 20, 30]])
+    assert torch.equal(plain.eval()(ids).logits, ours.eval()(ids).logits)
+    assert ours.num_heads == 3
+    points = [record["step"] for record in metrics(run) if "eval/ce/head_0" in record]
+    assert points == [0, 5, 10]
+    report = json.loads((run.evaluation("held-out") / "report.json").read_text())
+    ce = report["metrics"]["ce/head_0"]
+    assert ce["low"] <= ce["value"] <= ce["high"]
+    assert ce["value"] == pytest.approx(metrics(run)[-1]["eval/ce/head_0"], rel=1e-6)
+    assert report["metrics"]["perplexity"]["value"] == pytest.approx(np.exp(ce["value"]))
+    samples = json.loads(run.weights.read_text())["samples"]
+    assert any(any(sample["fault"]) for sample in samples)
+    for sample in samples:
+        assert len(sample["tokens"]) == len(sample["weights"]) == len(sample["fault"])
+        assert sample["weights"][-1] == [1.0, 1.0, 1.0]
+    assert not run.checkpoints.exists()
+
+
+def test_same_seed_same_numbers_whatever_the_micro_batch(data: Path, tmp_path: Path) -> None:
+    one = train(recipe(data), environment(tmp_path / "a"))
+    two = train(recipe(data), environment(tmp_path / "b", micro_batch=1, dataloader_workers=1))
+    a = [r["train/loss"] for r in metrics(one) if "train/loss" in r]
+    b = [r["train/loss"] for r in metrics(two) if "train/loss" in r]
+    np.testing.assert_allclose(a, b, rtol=1e-4)
+    other = train(recipe(data, seed=1), environment(tmp_path / "c"))
+    assert [r["train/loss"] for r in metrics(other) if "train/loss" in r] != a
+
+
+class StopAt(Display):
+    """Presses Ctrl-C when training has reached a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def stage(self, title):
+        from contextlib import contextmanager
+
+        @contextmanager
+        def press():
+            def update(done, total, note=""):
+                if title == "run" and done >= self.step:
+                    raise KeyboardInterrupt
+
+            yield update
+
+        return press()
+
+
+def test_an_interrupted_run_resumes_to_the_same_numbers(data: Path, tmp_path: Path) -> None:
+    whole = train(recipe(data), environment(tmp_path / "whole"))
+    where = environment(tmp_path / "cut")
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe(data), where, display=StopAt(6))
+    run = RunFolder(tmp_path / "cut" / "run")
+    assert run.totals() is None
+    with pytest.raises(CheckpointError, match="its training is not complete"):
+        model_folder(run.path)
+    with pytest.raises(OutputError, match="a run is there already. Add --resume"):
+        train(recipe(data), where)
+    resumed = train(recipe(data), where, resume=True)
+    keys = ("step", "tokens", "train/loss", "eval/ce/head_1")
+    assert [{k: r.get(k) for k in keys} for r in metrics(resumed)] == [
+        {k: r.get(k) for k in keys} for r in metrics(whole)
+    ]
+    ours = MTPModel.from_pretrained(resumed.model).state_dict()
+    theirs = MTPModel.from_pretrained(whole.model).state_dict()
+    assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
+    before = resumed.summary.stat().st_mtime_ns
+    train(recipe(data), where, resume=True)
+    assert resumed.summary.stat().st_mtime_ns == before
+
+
+def test_another_recipe_in_the_same_folder_is_refused(data: Path, tmp_path: Path) -> None:
+    where = environment(tmp_path)
+    train(recipe(data), where)
+    changed = recipe(data)
+    changed.override(["optimization.learning_rate=0.02"])
+    with pytest.raises(OutputError, match=r"optimization.learning_rate: 0.01 there, 0.02 now"):
+        train(changed, where, resume=True)
+
+
+def test_rho1_and_its_shuffle_from_a_reference(data: Path, tmp_path: Path) -> None:
+    where = environment(tmp_path)
+    reference = train(recipe(data, name="reference"), where)
+    tokenizer = {"pretrained": str(reference.model)}
+    own = {"name": "rho1-wmtp", "reference": str(reference.path), "always_keep_head_0": False}
+    rho1 = train(recipe(data, name="rho1", tokenizer=tokenizer, algorithm=own), where)
+    log = next(r for r in metrics(rho1) if "train/loss" in r)
+    assert 0.2 < log["train/weight/zero_share/head_0"] < 0.6
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+    totals = rho1.totals()
+    assert totals["extra_flops"]["reference"] > reference.totals()["flops"]
+    assert totals["flops"] > totals["extra_flops"]["reference"] + 1e6
+    shuffle = {"name": "shuffled", "of": own}
+    shuffled = train(recipe(data, name="s", tokenizer=tokenizer, algorithm=shuffle), where)
+    assert shuffled.totals()["tokens"] == rho1.totals()["tokens"]
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+    with pytest.raises(CheckpointError, match="is not the policy's"):
+        train(recipe(data, name="other", algorithm=own, tokenizer={"vocab_size": 270}), where)
+
+
+def test_critic_trains_and_logs_its_value(data: Path, tmp_path: Path) -> None:
+    algorithm = {"name": "critic-wmtp", "train_trunk": True, "value_phase": {"policy_loss": True}}
+    run = train(recipe(data, algorithm=algorithm), environment(tmp_path))
+    logged = metrics(run)
+    assert "train/value/explained_variance" in logged[2]
+    assert 0 <= logged[-1]["eval/value/auc"] <= 1
+    model = MTPModel.from_pretrained(run.model)
+    assert model.value_head.kind == "linear"
+    # A run goes on from another's checkpoint, heads and all.
+    again = recipe(data, name="next", model={"num_heads": 3, "pretrained": str(run.path)})
+    del again.data["tokenizer"]
+    assert train(again, environment(tmp_path)).totals()["steps"] == 10
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"algorithm": {"name": "rho-1"}}, ConfigError, "Did you mean 'rho1-wmtp'"),
+        ({"algorithm": {"name": "mtp-baseline", "keep": 1}}, ConfigError, "keep"),
+        ({"data": {"source": "jsonl", "path": "absent.jsonl"}}, DataError, "absent.jsonl"),
+    ],
+)
+def test_bad_settings(data, tmp_path, changes, error, message) -> None:
+    with pytest.raises(error, match=message):
+        train(recipe(data, **changes), environment(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        (["data.incorrect_share=0", "algorithm={name: critic-wmtp}"], ConfigError, "learns values"),
+        (["data.max_length=4"], DataError, "have no target within data.max_length 4"),
+        (["data.validation_split=test"], DataError, "test"),
+        (["model={num_heads: 2, pretrained: nowhere}", "tokenizer=null"], Exception, "nowhere"),
+    ],
+)
+def test_what_does_not_fit_together(data, tmp_path, settings, error, message) -> None:
+    document = recipe(data)
+    document.override(settings)
+    if document.data.get("tokenizer") is None:
+        del document.data["tokenizer"]
+    with pytest.raises(error, match=message):
+        train(document, environment(tmp_path))
+
+
+def test_a_checkpoint_of_another_horizon_is_refused(data: Path, tmp_path: Path) -> None:
+    run = train(recipe(data), environment(tmp_path))
+    document = recipe(data, name="other", model={"num_heads": 2, "pretrained": str(run.path)})
+    del document.data["tokenizer"]
+    with pytest.raises(ConfigError, match="num_heads is 2, but the checkpoint .* has 3 heads"):
+        train(document, environment(tmp_path))
+
+
+def test_micro_batches_must_divide(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"micro_batch 3 does not divide .* one of \[1, 2, 4\]"):
+        train(recipe(data), environment(tmp_path, micro_batch=3))
+
+
+def test_a_device_that_is_not_there(data: Path, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(ConfigError, match="device: cuda is not available"):
+        train(recipe(data), environment(tmp_path, device="cuda"))
+
+
+def test_an_output_folder_that_cannot_be(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="file"):
+        train(recipe(data), environment(tmp_path / "file"))
+
+
+needs_isolation = pytest.mark.skipif(
+    probe().tier is None, reason="no isolation for programs on this machine"
+)
+
+
+@pytest.fixture(scope="module")
+def mbpp(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three problems in MBPP's format."""
+    path = tmp_path_factory.mktemp("mbpp") / "mbpp.jsonl"
+    lines = [
+        {
+            "text": f"Write a function to add {i}.",
+            "code": f"def add(x):\r\n    return x + {i}",
+            "task_id": i,
+            "test_setup_code": "",
+            "test_list": [f"assert add(1) == {1 + i}", f"assert add(2) == {2 + i}"],
+            "challenge_test_list": [],
+        }
+        for i in (11, 12, 13)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@needs_isolation
+def test_evaluation_of_a_run(data: Path, mbpp: Path, tmp_path: Path) -> None:
+    run = train(recipe(data), environment(tmp_path))
+    where = environment(tmp_path, sandbox={"workers": 1})
+    document = evaluation_document(run.path, "mbpp", str(mbpp), None, ["max_new_tokens=8"])
+    folder = evaluate(run.path, document, where)
+    assert folder == run.evaluation("mbpp")
+    report = json.loads((folder / "report.json").read_text())
+    assert report["metrics"]["pass@1"]["value"] == 0.0
+    assert report["metrics"]["pass@1"]["high"] > 0.3
+    assert report["outcomes"] == {"failed": 3}
+    assert report["sandbox"] in ("namespaces", "bubblewrap")
+    samples = (folder / "samples.jsonl").read_bytes()
+    evaluate(run.path, document, where)
+    assert (folder / "samples.jsonl").read_bytes() == samples
+    page = write_page(run.path)
+    assert "pass@1" in page.read_text()
+    other = evaluation_document(run.path, "mbpp", str(mbpp), None, ["max_new_tokens=9"])
+    with pytest.raises(OutputError, match="max_new_tokens: 8 there, 9 now"):
+        evaluate(run.path, other, where)
+    # Sampling several times, resumed in the middle, draws the same.
+    drawn = evaluation_document(run.path, "mbpp", str(mbpp), "sample-10", ["max_new_tokens=8"])
+    whole = evaluate(run.path, drawn, where, output=tmp_path / "whole")
+    cut = tmp_path / "cut"
+    shutil.copytree(whole, cut)
+    lines = (whole / "samples.jsonl").read_text().splitlines(keepends=True)
+    (cut / "samples.jsonl").write_text("".join(lines[:7]) + lines[7][:20])
+    evaluate(run.path, drawn, where, output=cut)
+    assert (cut / "samples.jsonl").read_text() == "".join(lines)
+
+
+@needs_isolation
+def test_judging_samples_of_others(mbpp: Path, tmp_path: Path) -> None:
+    samples = tmp_path / "samples.jsonl"
+    right = {"task_id": "mbpp/11", "completion": "def add(x):\n    return x + 11"}
+    wrong = {"task_id": "mbpp/12", "completion": "def add(x):\n    return x"}
+    samples.write_text("".join(json.dumps(s) + "\n" for s in (right, wrong)))
+    document = evaluation_document(None, "mbpp", str(mbpp), None, [])
+    report = judge_samples(
+        samples, document, environment(tmp_path, sandbox={"workers": 1}), output=tmp_path / "out"
+    )
+    assert report["metrics"]["pass@1"]["value"] == 0.5
+    assert report["metrics"]["pass@1"]["n"] == 2
+
+
+def test_a_benchmark_must_be_named() -> None:
+    with pytest.raises(ConfigError, match="--benchmark is missing. Known: minicode, mbpp"):
+        evaluation_document(None, None, None, None, [])
+
+

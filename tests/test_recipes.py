@@ -1,0 +1,102 @@
+"""Every shipped recipe validates and trains on a tiny model; every field is read somewhere."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from wmtp.config.check import check_file
+from wmtp.config.environment import Environment
+from wmtp.config.load import Document, load_document, load_environment
+from wmtp.config.recipe import Recipe
+from wmtp.pipeline.train import train
+from wmtp.registry import ALGORITHMS, BENCHMARKS, SOURCES
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+SUITES = sorted((ROOT / "src" / "wmtp" / "recipes").glob("*.yaml"))
+ENVIRONMENTS = sorted((ROOT / "environments").glob("*.yaml"))
+
+
+def name(path: Path) -> str:
+    return path.name
+
+
+@pytest.mark.parametrize("path", [*RECIPES, *SUITES, *ENVIRONMENTS], ids=name)
+def test_shipped_settings_have_no_mistakes(path: Path) -> None:
+    assert check_file(path)
+
+
+def tiny(path: Path, folder: Path) -> Document:
+    """The recipe with a tiny model and data, and two steps."""
+    document = load_document(path)
+    settings = [
+        "model.architecture.hidden_size=32",
+        "model.architecture.intermediate_size=48",
+        "model.architecture.num_attention_heads=4",
+        "optimization.steps=2",
+        "evaluation.held_out_points=1",
+        "evaluation.held_out_limit=4",
+        "data.limit=40",
+    ]
+    document.override(settings)
+    document.data["optimization"].pop("epochs", None)
+    if document.data["data"]["source"] == "minicode":
+        document.override(["data.num_problems=150"])
+    if document.data["data"]["source"] == "python-source":
+        document.override([f"data.path={ROOT / 'src'}"])
+    if document.data["algorithm"]["name"] == "rho1-wmtp":
+        reference = train(tiny(ROOT / "recipes" / "reference.yaml", folder), environment(folder))
+        document.override([f"algorithm.reference={reference.path}"])
+        document.override([f"tokenizer.pretrained={reference.model}"])
+    return document
+
+
+def environment(folder: Path) -> Environment:
+    return Environment(output_root=str(folder), device="cpu", tracking={"enabled": False})
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=name)
+def test_shipped_recipes_train_two_steps(path: Path, tmp_path: Path, request: Any) -> None:
+    document = tiny(path, tmp_path)
+    if document.data["data"]["source"] == "mbpp":
+        shared = request.getfixturevalue("shared_data")
+        document.override([f"data.path={shared / 'mbpp' / 'mbpp.jsonl'}"])
+    assert train(document, environment(tmp_path)).totals()["steps"] == 2
+
+
+def test_shipped_environments_load() -> None:
+    for path in ENVIRONMENTS:
+        assert load_environment(path).name
+
+
+def fields(model: type[BaseModel]) -> set[str]:
+    """Return the names of all fields of a section and of those inside it."""
+    found: set[str] = set()
+    for key, field in model.model_fields.items():
+        found.add(key)
+        inner = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        for kind in inner:
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                found |= fields(kind)
+    return found
+
+
+def test_every_field_is_read_somewhere() -> None:
+    """A setting that no code looks at is a promise that nothing keeps."""
+    read: set[str] = set()
+    for file in (ROOT / "src" / "wmtp").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+                read.add(node.attr)
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "getattr":
+                read |= {a.value for a in node.args if isinstance(a, ast.Constant)}
+    plugins = [r.get(n).Config for r in (ALGORITHMS, SOURCES, BENCHMARKS) for n in r.names()]
+    declared = set().union(*(fields(model) for model in (Recipe, Environment, *plugins)))
+    assert len(declared) > 60
+    # `benchmark` and `source` are read by name: resolve_options looks them up with getattr.
+    assert declared - read == set()
