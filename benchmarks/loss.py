@@ -60,7 +60,7 @@ def inputs(a: argparse.Namespace, share: float, dtype: torch.dtype = torch.float
     generator = torch.Generator().manual_seed(0)
     num = a.tokens * a.heads
     hidden = torch.randn(num, a.width, generator=generator, dtype=dtype, requires_grad=True)
-    weight = (torch.randn(a.vocab, a.width, generator=generator, dtype=dtype) / a.width**0.5)
+    weight = torch.randn(a.vocab, a.width, generator=generator, dtype=dtype) / a.width**0.5
     labels = torch.randint(0, a.vocab, (num,), generator=generator)
     kept = (torch.rand(num, generator=generator) < share).to(dtype)
     return hidden, weight.requires_grad_(), labels, kept

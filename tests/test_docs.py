@@ -75,7 +75,9 @@ def python_blocks(path: Path) -> list[str]:
 
 
 def test_the_readmes_python_runs(tmp_path: Path) -> None:
-    AutoModelForCausalLM.from_config(tiny_config(max_position_embeddings=64)).save_pretrained(tmp_path)
+    AutoModelForCausalLM.from_config(tiny_config(max_position_embeddings=64)).save_pretrained(
+        tmp_path
+    )
     (block,) = python_blocks(ROOT / "README.md")
     scope: dict[str, object] = {}
     exec(block.replace("path/to/llama", str(tmp_path)), scope)

@@ -56,7 +56,11 @@ def inputs(num: int, width: int, vocab: int, dtype=torch.float64):
 @pytest.mark.parametrize(("scale", "softcap"), [(1.0, None), (0.7, None), (1.0, 3.0), (1.7, 2.0)])
 @pytest.mark.parametrize("with_bias", [False, True])
 def test_linear_cross_entropy_equals_torch(
-    monkeypatch: pytest.MonkeyPatch, chunk: int, scale: float, softcap: float | None, with_bias: bool
+    monkeypatch: pytest.MonkeyPatch,
+    chunk: int,
+    scale: float,
+    softcap: float | None,
+    with_bias: bool,
 ) -> None:
     monkeypatch.setattr(losses, "_CHUNK_ELEMENTS", chunk)
     hidden, weight, bias, labels, grad = inputs(53, 7, 19)
@@ -81,9 +85,7 @@ def test_half_precision_gives_float32_results() -> None:
     low_h, low_w = (x.detach().bfloat16().requires_grad_() for x in (hidden, weight))
     ce = linear_cross_entropy(low_h, low_w, labels)
     assert ce.dtype == torch.float32
-    exact = F.cross_entropy(
-        low_h.double() @ low_w.double().T, labels, reduction="none"
-    )
+    exact = F.cross_entropy(low_h.double() @ low_w.double().T, labels, reduction="none")
     torch.testing.assert_close(ce.double(), exact, rtol=1e-5, atol=1e-5)
     (ce * grad).sum().backward()
     assert low_h.grad.dtype == torch.bfloat16
@@ -111,9 +113,7 @@ def test_rows_without_gradient_are_never_recomputed(monkeypatch: pytest.MonkeyPa
     ce = linear_cross_entropy(hidden, weight, labels)
     rows = []
     plain = losses._logits
-    monkeypatch.setattr(
-        losses, "_logits", lambda h, *rest: rows.append(len(h)) or plain(h, *rest)
-    )
+    monkeypatch.setattr(losses, "_logits", lambda h, *rest: rows.append(len(h)) or plain(h, *rest))
     keep = torch.zeros(40, dtype=torch.float64)
     keep[[1, 2, 4, 5]] = 1  # row 4 is ignored
     (ce * keep).sum().backward()

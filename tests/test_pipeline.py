@@ -46,14 +46,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             spans = ((13, 14),) if reward == 0 else ()
             split = "train" if i < 32 else "validation"
             examples.append(
-                Example(f"t/{i}", prompt, completion, reward, tests, prompt, 1.0, "test", split, spans)
+                Example(
+                    f"t/{i}", prompt, completion, reward, tests, prompt, 1.0, "test", split, spans
+                )
             )
     path = tmp_path_factory.mktemp("data") / "problems.jsonl"
     write_examples(path, examples)
     return path
 
 
-def recipe(data: Path, **changes: Any) -> Document:
+def recipe(file: Path, /, **changes: Any) -> Document:
     settings: dict[str, Any] = {
         "name": "run",
         "algorithm": {"name": "mtp-baseline"},
@@ -68,7 +70,7 @@ def recipe(data: Path, **changes: Any) -> Document:
             },
         },
         "tokenizer": {"vocab_size": 290},
-        "data": {"source": "jsonl", "path": str(data), "max_length": 64, "incorrect_share": 0.5},
+        "data": {"source": "jsonl", "path": str(file), "max_length": 64, "incorrect_share": 0.5},
         "optimization": {"learning_rate": 1e-2, "global_batch": 4, "steps": 10},
         "evaluation": {"held_out_points": 2, "held_out_limit": 8},
     }
@@ -211,7 +213,7 @@ def test_critic_trains_and_logs_its_value(data: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"algorithm": {"name": "rho-1"}}, ConfigError, "Did you mean 'rho1-wmtp'"),
+        ({"algorithm": {"name": "rho1-wmpt"}}, ConfigError, "Did you mean 'rho1-wmtp'"),
         ({"algorithm": {"name": "mtp-baseline", "keep": 1}}, ConfigError, "keep"),
         ({"data": {"source": "jsonl", "path": "absent.jsonl"}}, DataError, "absent.jsonl"),
     ],
@@ -337,5 +339,3 @@ def test_judging_samples_of_others(mbpp: Path, tmp_path: Path) -> None:
 def test_a_benchmark_must_be_named() -> None:
     with pytest.raises(ConfigError, match="--benchmark is missing. Known: minicode, mbpp"):
         evaluation_document(None, None, None, None, [])
-
-

@@ -83,7 +83,9 @@ class ConsoleDisplay(Display):
                 return
             shown = now
             left = (now - started) * (total - done) / done
-            self.say(f"{title}: {done}/{total}, {_duration(left)} left{'  ' + note if note else ''}")
+            self.say(
+                f"{title}: {done}/{total}, {_duration(left)} left{'  ' + note if note else ''}"
+            )
 
         yield update
 

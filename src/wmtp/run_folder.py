@@ -85,5 +85,9 @@ def model_folder(checkpoint: str | Path) -> Path:
     inside = RunFolder(path).model
     if inside.is_dir():
         return inside
-    reason = "its training is not complete" if RunFolder(path).recipe.is_file() else "no model in it"
-    raise CheckpointError(f"{path}: {reason}. Run `wmtp train ... --resume` first, or give a model folder.")
+    reason = (
+        "its training is not complete" if RunFolder(path).recipe.is_file() else "no model in it"
+    )
+    raise CheckpointError(
+        f"{path}: {reason}. Run `wmtp train ... --resume` first, or give a model folder."
+    )

@@ -99,7 +99,7 @@ def permute_within_rows(
 
     `seeds` has one entry per row, so that a row is permuted alike in whatever batch it stands.
     """
-    batch, length, num_heads = weights.shape
+    _, length, num_heads = weights.shape
     noise = torch.stack(
         [
             torch.rand(length, num_heads, generator=torch.Generator().manual_seed(seed))

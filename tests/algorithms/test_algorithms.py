@@ -33,7 +33,9 @@ def batch(seed: int = 0, step: int = 5, total: int = 10, padding: int = 0) -> Ba
 
     def random(*shape: int) -> torch.Tensor:
         made = torch.rand(*shape, generator=generator)
-        return torch.nn.functional.pad(made, (0, 0, 0, padding) if made.dim() == 3 else (0, padding))
+        return torch.nn.functional.pad(
+            made, (0, 0, 0, padding) if made.dim() == 3 else (0, padding)
+        )
 
     return Batch(
         ce=random(B, S, H) * 4 * valid,
@@ -231,7 +233,9 @@ def test_whitening_uses_the_running_moments() -> None:
     given = batch()
     metrics = algorithm.end_step(algorithm.weigh(given).sums)
     advantage = gae(given.value, given.reward, given.completion)[given.completion]
-    assert algorithm.advantage_moments.mean().item() == pytest.approx(advantage.mean().item(), rel=1e-4)
+    assert algorithm.advantage_moments.mean().item() == pytest.approx(
+        advantage.mean().item(), rel=1e-4
+    )
     std = advantage.std(correction=0).item()
     assert algorithm.advantage_moments.std().item() == pytest.approx(std, rel=1e-4)
     assert metrics["value/advantage_std"] == pytest.approx(std, rel=1e-4)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import Field
 
@@ -126,6 +126,7 @@ values = st.recursive(
 
 
 @given(values)
+@example({"\x85": "a\u2028b\u2029"})
 def test_what_is_dumped_is_read_back(value: object) -> None:
     parsed = yaml_text.parse(yaml_text.dump({"value": value}), "x")
     assert parsed.problems == []

@@ -15,7 +15,10 @@ from wmtp.data.order import training_order
 from wmtp.data.tokenizer import fingerprint, load_tokenizer, require_same, train_tokenizer
 from wmtp.errors import CheckpointError, DataError
 
-TEXTS = ["def f(xs):\n    return sum(xs)\n", "def g(s):\n    return s[::-1]  # caf\u00e9 \u4f60 12\n"] * 4
+TEXTS = [
+    "def f(xs):\n    return sum(xs)\n",
+    "def g(s):\n    return s[::-1]  # caf\u00e9 \u4f60 12\n",
+] * 4
 
 
 @pytest.fixture(scope="module")

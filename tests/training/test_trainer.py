@@ -40,7 +40,14 @@ def train(folder: Path, name: str, micro: int, accumulation: int, order=ORDER, *
     algorithm = algorithms()[name]()
     model = tiny_model(value_head=algorithm.value_head is not None)
     trainer, logs = trainer_for(
-        folder, algorithm, model, tiny_data(), order, micro=micro, accumulation=accumulation, **arguments
+        folder,
+        algorithm,
+        model,
+        tiny_data(),
+        order,
+        micro=micro,
+        accumulation=accumulation,
+        **arguments,
     )
     trainer.train()
     return trainer, logs
@@ -88,14 +95,27 @@ def test_two_processes_equal_one(tmp_path: Path, name: str) -> None:
     _, alone = train(tmp_path / "one", name, 8, 1)
     script = Path(__file__).parent / "two_processes.py"
     out = tmp_path / "logs.json"
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node=2",
+        "--master-port=0",
+    ]
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(script.parents[2]), *sys.path]),
         "OMP_NUM_THREADS": "1",
     }
     done = subprocess.run(
-        [*command, "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", str(script), name, str(out)],
+        [
+            *command,
+            "--rdzv-backend=c10d",
+            "--rdzv-endpoint=localhost:0",
+            str(script),
+            name,
+            str(out),
+        ],
         env=environment,
         capture_output=True,
         text=True,
@@ -178,9 +198,7 @@ def test_a_step_without_targets_is_refused(tmp_path: Path) -> None:
 def test_non_finite_steps_are_skipped_then_stop(tmp_path: Path) -> None:
     data, model = tiny_data(), tiny_model()
     order = np.tile(ORDER, 3)
-    trainer, logs = trainer_for(
-        tmp_path, algorithms()["mtp-baseline"](), model, data, order, micro=8
-    )
+    trainer, _ = trainer_for(tmp_path, algorithms()["mtp-baseline"](), model, data, order, micro=8)
     weight = model.backbone.get_input_embeddings().weight
     before = [p.detach().clone() for p in model.parameters()]
     weight.register_hook(lambda grad: grad * float("nan"))

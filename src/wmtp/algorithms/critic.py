@@ -59,11 +59,15 @@ class Critic(Algorithm["Critic.Config"]):
     class Config(Section):
         """Settings of both phases."""
 
-        value_head: Literal["linear", "mlp"] = Field("linear", description="Shape of the value head.")
+        value_head: Literal["linear", "mlp"] = Field(
+            "linear", description="Shape of the value head."
+        )
         train_trunk: bool = Field(
             False, description="Let the value loss send gradients into the trunk."
         )
-        value_loss: Literal["mse", "bce"] = Field("mse", description="Loss of V against the reward.")
+        value_loss: Literal["mse", "bce"] = Field(
+            "mse", description="Loss of V against the reward."
+        )
         value_coef: float = Field(0.5, ge=0, description="Factor on the value loss, phase policy.")
         value_phase: ValuePhase = ValuePhase()
         gamma: float = Field(1.0, gt=0, le=1, description="Discount.")
@@ -82,9 +86,7 @@ class Critic(Algorithm["Critic.Config"]):
         @model_validator(mode="after")
         def _clips_in_order(self) -> Critic.Config:
             if self.clip_min >= self.clip_max:
-                raise ValueError(
-                    f"clip_min {self.clip_min} must be below clip_max {self.clip_max}"
-                )
+                raise ValueError(f"clip_min {self.clip_min} must be below clip_max {self.clip_max}")
             return self
 
     needs = frozenset({"reward"})

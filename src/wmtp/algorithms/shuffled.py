@@ -36,7 +36,9 @@ class Shuffled(Algorithm["Shuffled.Config"]):
     def __init__(self, config: Config, seed: int = 0) -> None:
         super().__init__(config, seed)
         if config.of.name == "shuffled":
-            raise ConfigError("algorithm.of.name: shuffling a shuffle is the same as shuffling once.")
+            raise ConfigError(
+                "algorithm.of.name: shuffling a shuffle is the same as shuffling once."
+            )
         scheme = ALGORITHMS.get(config.of.name)
         self.scheme: Algorithm[Any] = scheme(scheme.Config(**config.of.options), seed)
         self.needs = self.scheme.needs

@@ -43,7 +43,14 @@ class _Dumper(yaml.SafeDumper):
     """Quotes what either schema would read as something other than text."""
 
 
+def _quoted(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    # These count as line ends in YAML 1.1, which every other style folds away.
+    style = '"' if set(text) & set("\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
+_Dumper.add_representer(str, _quoted)
 
 
 @dataclass(slots=True)

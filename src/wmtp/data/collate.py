@@ -42,6 +42,7 @@ class Collate:
     multiple_of: int = 8
 
     def __call__(self, samples: list[tuple[int, Encoded]]) -> dict[str, Any]:
+        """Return the batch of these (sample, encoded) pairs."""
         longest = max(len(item) for _, item in samples)
         length = -(-longest // self.multiple_of) * self.multiple_of
         items = [item for _, item in samples]

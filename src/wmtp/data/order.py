@@ -41,9 +41,7 @@ def training_order(
     return np.concatenate([next(batches) for _ in range(steps)])
 
 
-def _until_tokens(
-    lengths: np.ndarray, batches: Iterator[np.ndarray], tokens: int
-) -> np.ndarray:
+def _until_tokens(lengths: np.ndarray, batches: Iterator[np.ndarray], tokens: int) -> np.ndarray:
     """Take batches until they hold `tokens` tokens."""
     taken: list[np.ndarray] = []
     seen = 0

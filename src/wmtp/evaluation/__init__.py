@@ -1,0 +1,1 @@
+"""Samples, outcomes, metrics: what a checkpoint can do."""

@@ -1,0 +1,1 @@
+"""The model: trunk, future heads, value head, checkpoints."""

@@ -100,9 +100,7 @@ def evaluate(
                 seed=seed,
                 progress=update,
             )
-        judge_and_report(
-            samples, benchmark, tasks, protocol.ks, sandbox, output, settings, display
-        )
+        judge_and_report(samples, benchmark, tasks, protocol.ks, sandbox, output, settings, display)
     return output
 
 

@@ -75,7 +75,9 @@ def _fill_reference(algorithm: dict[str, Any], path: str) -> None:
         _fill_reference(algorithm["of"], path)
 
 
-def _evaluate(run: RunFolder, document: Document, environment: Environment, display: Display) -> None:
+def _evaluate(
+    run: RunFolder, document: Document, environment: Environment, display: Display
+) -> None:
     recipe = document.validate(Recipe)
     if recipe.evaluation.benchmark is None:
         return

@@ -178,9 +178,7 @@ def _usable(source: Source[Any], split: str, recipe: Recipe) -> Iterator[Example
             yield example
 
 
-def _tokenizer(
-    recipe: Recipe, examples: list[Example], run: RunFolder
-) -> PreTrainedTokenizerBase:
+def _tokenizer(recipe: Recipe, examples: list[Example], run: RunFolder) -> PreTrainedTokenizerBase:
     given = recipe.tokenizer.pretrained
     if given is None and recipe.model.pretrained is not None:
         given = recipe.model.pretrained

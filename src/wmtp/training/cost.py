@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -37,10 +38,8 @@ def reset_peak_memory(device: str) -> None:
     if device == "cuda":  # pragma: gpu
         torch.cuda.reset_peak_memory_stats()
         return
-    try:
+    with suppress(OSError):  # not Linux, or not allowed: the peak is then that of the process
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass  # not Linux, or not allowed: the peak is then that of the whole process
 
 
 def peak_memory_bytes(device: str) -> int:

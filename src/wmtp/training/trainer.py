@@ -48,9 +48,7 @@ class MTPTrainer(Trainer):
         held_out_points: int = 0,
         on_log: Callable[[dict[str, float], int], None] | None = None,
     ) -> None:
-        super().__init__(
-            model=model, args=args, train_dataset=train_dataset, data_collator=collate
-        )
+        super().__init__(model=model, args=args, train_dataset=train_dataset, data_collator=collate)
         points = held_out_points if held_out is not None else 0
         self.run_state = RunState(self, non_finite_report, points)
         self.add_callback(self.run_state)
@@ -135,6 +133,7 @@ class MTPTrainer(Trainer):
         """Measure the held-out loss and log it."""
         metrics = {} if self.held_out is None else self.held_out(self.policy)
         self.policy.train()
+        self.control.should_evaluate = False  # or the end of the epoch asks once more
         if self.on_log is not None and metrics:
             self.on_log(metrics, self.state.global_step)
         return metrics
@@ -163,7 +162,9 @@ class MTPTrainer(Trainer):
     def _distributed(self) -> bool:
         return self.args.world_size > 1
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+    def _save(
+        self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
+    ) -> None:
         """Write the model in our layout; nothing is pickled."""
         if self.args.should_save:
             self.policy.save_pretrained(Path(output_dir or str(self.args.output_dir)), state_dict)
