@@ -60,7 +60,11 @@ def test_an_unknown_command_has_a_near_match() -> None:
     ("error", "code", "message"),
     [
         (DataError("a.jsonl:3: not valid JSON. Mend this line."), 2, "a.jsonl:3: not valid JSON. "),
-        (KeyboardInterrupt(), 130, "Interrupted. The same command resumes."),
+        (
+            KeyboardInterrupt(),
+            130,
+            "Interrupted. The same command goes on from there (`train` with --resume).",
+        ),
     ],
 )
 def test_what_a_command_raises(

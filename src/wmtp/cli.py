@@ -41,7 +41,10 @@ class _Commands(TyperGroup):
             typer.echo(str(error), err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
-            typer.echo("Interrupted. The same command resumes.", err=True)
+            typer.echo(
+                "Interrupted. The same command goes on from there (`train` with --resume).",
+                err=True,
+            )
             raise typer.Exit(130) from None
 
 

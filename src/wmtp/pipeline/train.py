@@ -330,6 +330,10 @@ def _train(
             _finish(recipe, run, trainer, data, collate, device)
             for file in (run.summary, run.metrics):
                 tracker.artifact(file)
+        if trainer.args.world_size > 1:
+            # A process that leaves with the group still up may be aborted as its threads wind down.
+            trainer.accelerator.wait_for_everyone()
+            trainer.accelerator.end_training()
 
 
 def _note(metrics: dict[str, float]) -> str:
