@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from wmtp.weighting import (
     align_to_heads,
-    effective_sample_size,
     gae,
     normalise_per_sequence,
     permute_within_rows,
@@ -128,9 +127,3 @@ def test_a_row_is_permuted_alike_in_any_batch() -> None:
     alone = permute_within_rows(weights[1:2], valid[1:2], [6])
     assert torch.equal(together[1:2], alone)
     assert not torch.equal(together, permute_within_rows(weights, valid, [8, 9, 10]))
-
-
-def test_effective_sample_size() -> None:
-    valid = torch.ones(1, 4, 3, dtype=torch.bool)
-    weights = torch.tensor([[1.0, 4.0, 0], [1, 0, 0], [1, 0, 0], [1, 0, 0]]).view(1, 4, 3)
-    assert effective_sample_size(weights, valid).tolist() == [1.0, 0.25, 0.0]

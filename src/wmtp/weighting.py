@@ -113,14 +113,3 @@ def permute_within_rows(
     out = torch.zeros_like(weights)
     out.scatter_(1, by_noise, weights.gather(1, by_position))
     return out * valid
-
-
-def effective_sample_size(
-    weights: Float[Tensor, "B S H"], valid: Bool[Tensor, "B S H"]
-) -> Float[Tensor, " H"]:
-    """Return `(sum w)^2 / (n sum w^2)` per head, between 1/n and 1; 0 where there is no target."""
-    weights = weights * valid
-    total = weights.sum(dim=(0, 1))
-    squares = weights.square().sum(dim=(0, 1))
-    count = valid.sum(dim=(0, 1))
-    return torch.where(squares > 0, total.square() / (count * squares).clamp(min=1e-30), 0.0)

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from wmtp.data.encode import EncodedSet
 from wmtp.data.tokenizer import fingerprint, load_tokenizer, require_same
 from wmtp.errors import CheckpointError
-from wmtp.losses import linear_cross_entropy
+from wmtp.losses import linear_cross_entropy, logit_options
 from wmtp.outputs import atomic_write
 
 Progress = Callable[[int, int], None]
@@ -109,15 +109,12 @@ def _token_ce(model: PreTrainedModel, rows: list[np.ndarray]) -> list[np.ndarray
     hidden = model.get_decoder()(
         input_ids=ids, attention_mask=mask, use_cache=False
     ).last_hidden_state
-    config = model.config
     ce = linear_cross_entropy(
         hidden[:, :-1].flatten(0, 1),
         logits_of.weight,
         labels[:, 1:].flatten(),
         bias=logits_of.bias,
-        logit_scale=float(getattr(config, "logit_scale", None) or 1.0)
-        / float(getattr(config, "logits_scaling", None) or 1.0),
-        softcap=getattr(config, "final_logit_softcapping", None),
+        **logit_options(model.config),
     ).view(len(rows), length - 1)
     ce = torch.nn.functional.pad(ce, (1, 0)).cpu()
     return [ce[i, : len(row)].numpy() for i, row in enumerate(rows)]

@@ -61,34 +61,46 @@ class HeldOutSums:
         return found
 
 
-@torch.no_grad()
-def held_out_sums(
-    model: MTPModel, data: EncodedSet, collate: Collate, batch_size: int
-) -> HeldOutSums:
-    """Measure `model` on every example of `data`; the model is left in evaluation mode."""
-    model.eval()
-    ce, count, right, values, rewards = [], [], [], [], []
-    for start in range(0, len(data), batch_size):
-        rows = list(enumerate(data.items))[start : start + batch_size]
-        batch = collate(rows)
-        ids = batch["input_ids"].to(model.device)
-        mask = batch["attention_mask"].to(model.device)
-        labels = batch["labels"].to(model.device)
-        out = model(input_ids=ids, attention_mask=mask, labels=labels, with_predictions=True)
-        valid = labels != IGNORE_INDEX
-        ce.append(out.ce.double().sum(dim=1).cpu())
-        count.append(valid.sum(dim=1).cpu())
-        right.append(((out.predictions == labels) & valid).sum(dim=1).cpu())
-        if out.value is not None and "reward" in batch:
-            states = valid[:, :, 0].cpu()
-            values.append(out.value.cpu()[states])
-            rewards.append(batch["reward"][:, None].expand_as(states)[states])
-    none = [torch.zeros(0)]
-    return HeldOutSums(
-        ce=torch.cat(ce).numpy(),
-        count=torch.cat(count).numpy(),
-        right=torch.cat(right).numpy(),
-        num_bytes=np.array([item.num_bytes for item in data.items]),
-        values=torch.cat(values or none).numpy(),
-        rewards=torch.cat(rewards or none).numpy(),
-    )
+class HeldOut:
+    """A held-out set that models are measured on. `newest` is what the last measurement found."""
+
+    def __init__(self, data: EncodedSet, collate: Collate, batch_size: int = 64) -> None:
+        self.data = data
+        self.collate = collate
+        self.batch_size = batch_size
+        self.newest: HeldOutSums | None = None
+
+    def __call__(self, model: MTPModel) -> dict[str, float]:
+        """Measure `model` and return a point of its learning curve."""
+        return self.measure(model).curve_point()
+
+    @torch.no_grad()
+    def measure(self, model: MTPModel) -> HeldOutSums:
+        """Measure `model` on every example; it is left in evaluation mode."""
+        model.eval()
+        ce, count, right, values, rewards = [], [], [], [], []
+        for start in range(0, len(self.data), self.batch_size):
+            rows = list(enumerate(self.data.items))[start : start + self.batch_size]
+            batch = self.collate(rows)
+            ids = batch["input_ids"].to(model.device)
+            mask = batch["attention_mask"].to(model.device)
+            labels = batch["labels"].to(model.device)
+            out = model(input_ids=ids, attention_mask=mask, labels=labels, with_predictions=True)
+            valid = labels != IGNORE_INDEX
+            ce.append(out.ce.double().sum(dim=1).cpu())
+            count.append(valid.sum(dim=1).cpu())
+            right.append(((out.predictions == labels) & valid).sum(dim=1).cpu())
+            if out.value is not None and "reward" in batch:
+                states = valid[:, :, 0].cpu()
+                values.append(out.value.cpu()[states])
+                rewards.append(batch["reward"][:, None].expand_as(states)[states])
+        none = [torch.zeros(0)]
+        self.newest = HeldOutSums(
+            ce=torch.cat(ce).numpy(),
+            count=torch.cat(count).numpy(),
+            right=torch.cat(right).numpy(),
+            num_bytes=np.array([item.num_bytes for item in self.data.items]),
+            values=torch.cat(values or none).numpy(),
+            rewards=torch.cat(rewards or none).numpy(),
+        )
+        return self.newest

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from wmtp.errors import CheckpointError
-from wmtp.losses import linear_cross_entropy
+from wmtp.losses import linear_cross_entropy, logit_options
 from wmtp.modeling.checkpoint import read_heads, write_model
 from wmtp.modeling.value import ValueHead
 
@@ -168,8 +168,7 @@ class MTPModel(nn.Module):
                 unembedding.weight,
                 labels[:, :, k].flatten(),
                 bias=unembedding.bias,
-                logit_scale=_logit_scale(self.config),
-                softcap=getattr(self.config, "final_logit_softcapping", None),
+                **logit_options(self.config),
             ).view(labels.shape[:2])
             for k, head in enumerate(hidden)
         ]
@@ -271,13 +270,6 @@ def _check_layout(backbone: PreTrainedModel) -> None:
             f"{backbone.config.model_type}: a model of {len(decoder.layers)} layer has no trunk; "
             "head 0 is the last layer. At least 2 layers are needed."
         )
-
-
-def _logit_scale(config: PretrainedConfig) -> float:
-    """Return the factor on the logits: Cohere multiplies by one, Granite divides by one."""
-    return float(getattr(config, "logit_scale", None) or 1.0) / float(
-        getattr(config, "logits_scaling", None) or 1.0
-    )
 
 
 def _set_layer_index(layer: nn.Module, index: int) -> None:

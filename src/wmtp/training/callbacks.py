@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +25,8 @@ _STATE_FILE = "trainer_state.json"
 class RunState(TrainerCallback, ExportableState):
     """Carries the algorithm's statistics and the run's counters through checkpoints.
 
-    seconds: time spent training, over all resumptions. skipped: steps left out because their gradient
+    seconds: time spent training, over all resumptions, without the held-out measurements. skipped:
+    steps left out because their gradient
     was not finite; `patience` of them in a row stop the run. The held-out loss is measured at
     `held_out_points` evenly spaced steps, the last one among them.
     """
@@ -39,11 +42,27 @@ class RunState(TrainerCallback, ExportableState):
         self._in_a_row = 0
         self._seconds_before = 0.0
         self._started = time.monotonic()
+        self._read = (0, 0.0)
 
     @property
     def seconds(self) -> float:
         """Seconds spent in training so far, resumptions included."""
         return self._seconds_before + time.monotonic() - self._started
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Stop the clock inside the block."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._started += time.monotonic() - began
+
+    def tokens_per_second(self) -> float:
+        """Return the rate of training since this was last asked."""
+        now = (int(self.trainer.state.num_input_tokens_seen), self.seconds)
+        (tokens, seconds), self._read = self._read, now
+        return (now[0] - tokens) / max(now[1] - seconds, 1e-9)
 
     def state(self) -> dict[str, Any]:
         """Return what `trainer_state.json` keeps."""
@@ -66,6 +85,7 @@ class RunState(TrainerCallback, ExportableState):
             self.trainer.algorithm.restore(attributes["algorithm"])
             self._seconds_before = attributes["seconds"]
             self.skipped = attributes["skipped"]
+        self._read = (int(state.num_input_tokens_seen), self._seconds_before)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -131,7 +131,8 @@ class MTPTrainer(Trainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Measure the held-out loss and log it."""
-        metrics = {} if self.held_out is None else self.held_out(self.policy)
+        with self.run_state.pause():
+            metrics = {} if self.held_out is None else self.held_out(self.policy)
         self.policy.train()
         self.control.should_evaluate = False  # or the end of the epoch asks once more
         if self.on_log is not None and metrics:
@@ -146,6 +147,7 @@ class MTPTrainer(Trainer):
         if not metrics:
             return  # the library's summary at the end: run.json has ours
         metrics |= self.meter.read(self._reduce_sum, self._reduce_max)
+        metrics["train/tokens_per_second"] = self.run_state.tokens_per_second()
         metrics |= {f"train/{name}": value for name, value in self._scheme_metrics.items()}
         if self.on_log is not None:
             self.on_log(metrics, self.state.global_step)

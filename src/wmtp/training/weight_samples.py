@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from wmtp.algorithms.base import Algorithm, Batch
-from wmtp.data.collate import Collate
 from wmtp.data.encode import EncodedSet
 from wmtp.losses import IGNORE_INDEX
 from wmtp.modeling.mtp import MTPModel
@@ -20,7 +20,7 @@ def weight_samples(
     algorithm: Algorithm[Any],
     data: EncodedSet,
     chosen: list[int],
-    collate: Collate,
+    collate: Callable[[list[Any]], dict[str, Any]],
     tokenizer: PreTrainedTokenizerBase,
 ) -> list[dict[str, Any]]:
     """Return, for each chosen sample, its completion tokens with the weight of each head's target.

@@ -1,0 +1,93 @@
+"""What a finished run leaves: model, held-out loss, weights of a few samples, totals."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+from wmtp.algorithms.base import Algorithm
+from wmtp.config.recipe import Recipe
+from wmtp.data.encode import EncodedSet
+from wmtp.evaluation.held_out import HeldOut
+from wmtp.evaluation.run import write_held_out_report
+from wmtp.modeling.mtp import MTPModel
+from wmtp.outputs import atomic_directory, atomic_write_json
+from wmtp.pipeline.data import Data
+from wmtp.run_folder import RunFolder, model_folder
+from wmtp.training.cost import num_parameters, peak_memory_bytes, training_flops
+from wmtp.training.trainer import MTPTrainer
+from wmtp.training.weight_samples import weight_samples
+
+_NUM_WEIGHT_SAMPLES = 6
+
+
+def write_results(
+    recipe: Recipe,
+    run: RunFolder,
+    trainer: MTPTrainer,
+    data: Data,
+    held_out: HeldOut | None,
+    device: str,
+) -> None:
+    """Write the model, its held-out loss, a few weights, and at last the totals."""
+    model: MTPModel = trainer.accelerator.unwrap_model(trainer.model)
+    tokens = trainer.state.num_input_tokens_seen
+    peak = peak_memory_bytes(device)
+    with atomic_directory(run.model) as folder:
+        model.save_pretrained(folder)
+        data.tokenizer.save_pretrained(folder)
+    shown = data.validation or data.train
+    if held_out is not None:
+        # The last point of the learning curve is the finished model's.
+        sums = held_out.newest or held_out.measure(model)
+        settings = {"source": recipe.data.source, "split": recipe.data.validation_split}
+        write_held_out_report(sums, run.evaluation("held-out"), settings)
+    samples = weight_samples(
+        model, trainer.algorithm, shown, _spread(shown), trainer.data_collator, data.tokenizer
+    )
+    atomic_write_json(run.weights, {"samples": samples})
+    order: Any = trainer.train_dataset
+    mean_length = sum(len(item) for item in data.train.items) / len(data.train)
+    own = training_flops(model, tokens, mean_length)
+    extra = _reference_flops(trainer.algorithm, data)
+    totals = {
+        "name": recipe.name,
+        "algorithm": recipe.algorithm.name,
+        "seed": recipe.seed,
+        "status": "complete",
+        "steps": trainer.state.global_step,
+        "samples": len(order),
+        "tokens": tokens,
+        "flops": own + extra,
+        "extra_flops": {"reference": extra},
+        "seconds": trainer.run_state.seconds,
+        "peak_memory_bytes": peak,
+        "num_parameters": num_parameters(model),
+        "num_heads": model.num_heads,
+        "skipped_steps": trainer.run_state.skipped,
+        "truncated_examples": data.train.truncated,
+        "dropped_examples": data.train.dropped,
+    }
+    atomic_write_json(run.summary, totals)
+    shutil.rmtree(run.checkpoints, ignore_errors=True)
+
+
+def _spread(data: EncodedSet) -> list[int]:
+    """Choose samples to show: those with a known fault first, then others, evenly spaced."""
+    faulty = [i for i, item in enumerate(data.items) if item.fault.any()]
+    other = [i for i, item in enumerate(data.items) if not item.fault.any()]
+    half = _NUM_WEIGHT_SAMPLES // 2
+    chosen = faulty[:: max(1, len(faulty) // half)][:half] if faulty else []
+    room = _NUM_WEIGHT_SAMPLES - len(chosen)
+    return chosen + other[:: max(1, len(other) // room)][:room]
+
+
+def _reference_flops(algorithm: Algorithm[Any], data: Data) -> float:
+    """Return what the reference cost: its training, where known, and one pass over the data."""
+    if algorithm.reference is None:
+        return 0.0
+    folder = model_folder(algorithm.reference)
+    totals = RunFolder(folder.parent).totals() or {}
+    parameters = totals.get("num_parameters") or num_parameters(MTPModel.from_pretrained(folder))
+    tokens = sum(len(i) for part in (data.train, data.validation) if part for i in part.items)
+    return float(totals.get("flops", 0.0)) + 2.0 * parameters * tokens
