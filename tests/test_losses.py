@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from wmtp import losses
-from wmtp.losses import horizon_labels, linear_cross_entropy
+from wmtp.losses import horizon_labels, linear_cross_entropy, weighted_linear_cross_entropy
 
 
 def test_horizon_labels_by_hand() -> None:
@@ -52,10 +52,17 @@ def inputs(num: int, width: int, vocab: int, dtype=torch.float64):
     return hidden, weight, bias, labels, grad
 
 
+def plain_cross_entropy(hidden, weight, labels, bias=None, logit_scale=1.0, softcap=None):
+    logits = logit_scale * F.linear(hidden, weight, bias)
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
 @pytest.mark.parametrize("chunk", [1, 300, 1 << 23])
 @pytest.mark.parametrize(("scale", "softcap"), [(1.0, None), (0.7, None), (1.0, 3.0), (1.7, 2.0)])
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_linear_cross_entropy_equals_torch(
+def test_both_losses_equal_torch(
     monkeypatch: pytest.MonkeyPatch,
     chunk: int,
     scale: float,
@@ -64,60 +71,155 @@ def test_linear_cross_entropy_equals_torch(
 ) -> None:
     monkeypatch.setattr(losses, "_CHUNK_ELEMENTS", chunk)
     hidden, weight, bias, labels, grad = inputs(53, 7, 19)
-    chosen = bias if with_bias else None
-    ce = linear_cross_entropy(
-        hidden, weight, labels, bias=chosen, logit_scale=scale, softcap=softcap
-    )
-    logits = scale * F.linear(hidden, weight, chosen)
-    if softcap is not None:
-        logits = softcap * torch.tanh(logits / softcap)
-    want = F.cross_entropy(logits, labels, reduction="none")
-    torch.testing.assert_close(ce, want)
+    options = {"bias": bias if with_bias else None, "logit_scale": scale, "softcap": softcap}
+    want = plain_cross_entropy(hidden, weight, labels, **options)
     parameters = [hidden, weight, bias] if with_bias else [hidden, weight]
-    found = torch.autograd.grad((ce * grad).sum(), parameters)
-    expected = torch.autograd.grad((want * grad).sum(), parameters)
-    for a, b in zip(found, expected, strict=True):
-        torch.testing.assert_close(a, b)
+    expected = torch.autograd.grad(2 * (want * grad).sum(), parameters)
+
+    ce = linear_cross_entropy(hidden, weight, labels, **options)
+    torch.testing.assert_close(ce, want)
+    found = torch.autograd.grad(2 * (ce * grad).sum(), parameters)
+    torch.testing.assert_close(found, expected)
+
+    total, ce = weighted_linear_cross_entropy(hidden, weight, labels, grad, **options)
+    torch.testing.assert_close(ce, want.detach())
+    torch.testing.assert_close(total, (want * grad).sum())
+    assert not ce.requires_grad
+    torch.testing.assert_close(torch.autograd.grad(2 * total, parameters), expected)
 
 
-def test_half_precision_gives_float32_results() -> None:
+def losses_of(hidden, weight, labels, grad):
+    """Return the weighted sum by each of the two losses."""
+    return {
+        "unknown": (linear_cross_entropy(hidden, weight, labels) * grad).sum(),
+        "known": weighted_linear_cross_entropy(hidden, weight, labels, grad)[0],
+    }
+
+
+@pytest.mark.parametrize("name", ["unknown", "known"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("size", [1.0, 1e-6])
+def test_gradient_is_no_worse_than_that_of_torch(
+    name: str, dtype: torch.dtype, size: float
+) -> None:
+    hidden, weight, _, labels, grad = inputs(400, 32, 300, torch.float64)
+    hidden, weight, grad = (x.detach().to(dtype) for x in (hidden, weight, grad * size))
+    grad = grad.float()
+
+    def gradients(loss, kind):
+        tensors = [x.to(kind).requires_grad_() for x in (hidden, weight)]
+        return torch.autograd.grad(loss(*tensors), tensors)
+
+    def plain(h, w):
+        # What a model does in this precision: logits in it, the loss in float32 at least.
+        logits = (h @ w.T).to(torch.promote_types(h.dtype, torch.float32))
+        return (F.cross_entropy(logits, labels, reduction="none") * grad).sum()
+
+    exact = gradients(plain, torch.float64)
+    theirs = gradients(plain, dtype)
+    ours = gradients(lambda h, w: losses_of(h, w, labels, grad)[name], dtype)
+    for want, their, our in zip(exact, theirs, ours, strict=True):
+        assert our.dtype == dtype
+        their_error = (their.double() - want).norm()
+        assert (our.double() - want).norm() <= 1.1 * their_error
+
+
+@pytest.mark.parametrize("name", ["unknown", "known"])
+def test_autocast_keeps_dtypes_and_values(name: str) -> None:
     hidden, weight, _, labels, grad = inputs(40, 16, 30, torch.float32)
-    low_h, low_w = (x.detach().bfloat16().requires_grad_() for x in (hidden, weight))
-    ce = linear_cross_entropy(low_h, low_w, labels)
-    assert ce.dtype == torch.float32
-    exact = F.cross_entropy(low_h.double() @ low_w.double().T, labels, reduction="none")
-    torch.testing.assert_close(ce.double(), exact, rtol=1e-5, atol=1e-5)
-    (ce * grad).sum().backward()
-    assert low_h.grad.dtype == torch.bfloat16
-    assert low_w.grad.dtype == torch.bfloat16
+    want = losses_of(hidden, weight, labels, grad)[name]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = losses_of(hidden, weight, labels, grad)[name]
+    loss.backward()  # outside autocast, as trainers do
+    torch.testing.assert_close(loss, want)
+    assert hidden.grad.dtype == weight.grad.dtype == torch.float32
 
 
-def test_all_ignored_is_a_finite_zero() -> None:
-    hidden, weight, _, labels, _ = inputs(8, 4, 9)
-    ce = linear_cross_entropy(hidden, weight, torch.full_like(labels, -100))
-    assert ce.tolist() == [0.0] * 8
-    ce.sum().backward()
+# The tracer itself looks at .grad of an inner tensor, and warns of that.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+@pytest.mark.parametrize("name", ["unknown", "known"])
+def test_compiled_code_may_call_the_loss(name: str) -> None:
+    hidden, weight, _, labels, grad = inputs(40, 16, 30, torch.float32)
+
+    def step(h, w):
+        return losses_of(torch.tanh(h), w, labels, grad)[name] * 3
+
+    want = torch.autograd.grad(step(hidden, weight), [hidden, weight])
+    compiled = torch.compile(step, backend="aot_eager")
+    found = torch.autograd.grad(compiled(hidden, weight), [hidden, weight])
+    torch.testing.assert_close(found, want)
+
+
+def test_without_gradient_nothing_is_formed() -> None:
+    hidden, weight, _, labels, grad = inputs(20, 4, 9)
+    with torch.no_grad():
+        total, ce = weighted_linear_cross_entropy(hidden, weight, labels, grad)
+    assert not total.requires_grad
+    want = linear_cross_entropy(hidden, weight, labels)
+    torch.testing.assert_close(ce, want.detach())
+
+
+def test_a_second_backward_of_the_known_loss_is_refused() -> None:
+    hidden, weight, _, labels, grad = inputs(8, 4, 9)
+    total, _ = weighted_linear_cross_entropy(hidden, weight, labels, grad)
+    total.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="second backward"):
+        total.backward()
+
+
+def test_strided_and_empty_inputs() -> None:
+    hidden, weight, _, labels, grad = inputs(20, 4, 9)
+    strided = torch.stack([hidden, hidden], dim=2)[:, :, 1]
+    for name, loss in losses_of(strided, weight, labels, grad).items():
+        torch.testing.assert_close(loss, losses_of(hidden, weight, labels, grad)[name])
+    for loss in losses_of(hidden[:0], weight, labels[:0], grad[:0]).values():
+        assert loss == 0
+        loss.backward()
+
+
+@pytest.mark.parametrize("name", ["unknown", "known"])
+def test_all_ignored_is_a_finite_zero(name: str) -> None:
+    hidden, weight, _, labels, grad = inputs(8, 4, 9)
+    loss = losses_of(hidden, weight, torch.full_like(labels, -100), grad)[name]
+    assert loss == 0
+    loss.backward()
     assert not hidden.grad.any()
     assert not weight.grad.any()
 
 
-def test_frozen_unembedding_gets_no_gradient() -> None:
-    hidden, weight, _, labels, _ = inputs(8, 4, 9)
-    linear_cross_entropy(hidden, weight.detach(), labels).sum().backward()
+@pytest.mark.parametrize("name", ["unknown", "known"])
+def test_frozen_unembedding_gets_no_gradient(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, weight, _, labels, grad = inputs(8, 4, 9)
+    formed = []
+    plain = losses._Gradients.__init__
+
+    def keep(self, *args):
+        plain(self, *args)
+        formed.append(self)
+
+    monkeypatch.setattr(losses._Gradients, "__init__", keep)
+    losses_of(hidden, weight.detach(), labels, grad)[name].backward()
     assert hidden.grad.abs().sum() > 0
-    assert weight.grad is None
+    assert all(gradients.weight is None for gradients in formed)
 
 
-def test_rows_without_gradient_are_never_recomputed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logits_of_rows_without_gradient_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     hidden, weight, _, labels, _ = inputs(40, 4, 9)
-    ce = linear_cross_entropy(hidden, weight, labels)
-    rows = []
-    plain = losses._logits
-    monkeypatch.setattr(losses, "_logits", lambda h, *rest: rows.append(len(h)) or plain(h, *rest))
     keep = torch.zeros(40, dtype=torch.float64)
-    keep[[1, 2, 4, 5]] = 1  # row 4 is ignored
-    (ce * keep).sum().backward()
-    assert sum(rows) == 3
+    keep[[1, 2, 4, 5]] = 1  # row 4 is ignored, as 10 rows are
+    rows = {"logits": 0, "gradient": 0}
+    for name in rows:
+        plain = getattr(losses._Projection, name)
+
+        def count(self, first, *rest, plain=plain, name=name):
+            rows[name] += len(first)
+            return plain(self, first, *rest)
+
+        monkeypatch.setattr(losses._Projection, name, count)
+    (linear_cross_entropy(hidden, weight, labels) * keep).sum().backward()
+    assert rows == {"logits": 30 + 3, "gradient": 3}
+    weighted_linear_cross_entropy(hidden, weight, labels, keep)[0].backward()
+    assert rows == {"logits": 30 + 3 + 30, "gradient": 3 + 3}
 
 
 @pytest.mark.parametrize("wrong", [-1, 9])

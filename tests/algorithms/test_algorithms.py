@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -96,6 +97,16 @@ def test_contract(name: str) -> None:
     assert not weights[~given.valid].any()
     for k in range(H):
         assert weights[..., k][given.valid[..., k]].mean().item() == pytest.approx(1.0, abs=0.02)
+
+
+@pytest.mark.parametrize("name", list(SCHEMES))
+def test_only_schemes_that_say_so_use_the_cross_entropy(name: str) -> None:
+    algorithm, given = warmed(name, SCHEMES[name]), batch()
+    weights = algorithm.weigh(given).weights
+    other = replace(given, ce=given.ce.flip(1) * given.valid)
+    assert torch.equal(algorithm.weigh(other).weights, weights) != algorithm.uses_ce
+    if not algorithm.uses_ce:
+        assert torch.equal(algorithm.weigh(replace(given, ce=None)).weights, weights)
 
 
 @pytest.mark.parametrize("name", list(SCHEMES))

@@ -19,14 +19,14 @@ ConfigT = TypeVar("ConfigT", bound=Section)
 class Batch:
     """What an algorithm may look at. Legend: B batch, S sequence, H heads.
 
-    ce: cross entropy per target, nats, detached. valid: targets that count. completion: tokens of the
-    completion, stored by token. value: V after reading each token, with gradient, or None.
+    ce: cross entropy per target, nats, detached; None where the algorithm does not use it. valid:
+    targets that count. completion: tokens of the completion, stored by token. value: V after reading each token, with gradient, or None.
     reward, ref_ce: the sample's reward and each token's reference cross entropy, or None when the
     data has none. sample_ids: which training sample each row is. step, total_steps: progress in
     optimizer steps, from 0.
     """
 
-    ce: Float[Tensor, "B S H"]
+    ce: Float[Tensor, "B S H"] | None
     valid: Bool[Tensor, "B S H"]
     completion: Bool[Tensor, "B S"]
     sample_ids: list[int]
@@ -56,13 +56,15 @@ class Weighting:
 class Algorithm(ABC, Generic[ConfigT]):
     """A weighting scheme. A final subclass nests its settings as `Config` and writes `weigh`.
 
-    needs: signals that the data must carry ("reward", "ref_ce"). Schemes with running statistics keep
-    them in `state` (plain numbers, saved with every checkpoint) and change them in `end_step` only, so
-    that the weights of a step do not depend on how it is cut into micro-batches.
+    needs: signals that the data must carry ("reward", "ref_ce"). uses_ce: whether `weigh` looks at
+    `Batch.ce`; a scheme that does not is asked before the loss, which then costs less. Schemes with
+    running statistics keep them in `state` (plain numbers, saved with every checkpoint) and change them in
+    `end_step` only, so that the weights of a step do not depend on how it is cut into micro-batches.
     """
 
     Config: ClassVar[type[Section]]
     needs: frozenset[str] = frozenset()
+    uses_ce: bool = True
 
     def __init__(self, config: ConfigT, seed: int = 0) -> None:
         self.config = config

@@ -12,6 +12,8 @@ class Baseline(Algorithm["Baseline.Config"]):
     class Config(Section):
         """No settings."""
 
+    uses_ce = False
+
     def weigh(self, batch: Batch) -> Weighting:
         """Return 1 at every valid target."""
         return Weighting(batch.valid.float())

@@ -67,6 +67,7 @@ class Rho1(Algorithm["Rho1.Config"]):
 
     def weigh(self, batch: Batch) -> Weighting:
         """Return 1 / keep at the chosen targets and 0 at the others."""
+        assert batch.ce is not None
         assert batch.ref_ce is not None
         return Weighting(
             rho1_weights(

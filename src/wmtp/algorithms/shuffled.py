@@ -42,6 +42,7 @@ class Shuffled(Algorithm["Shuffled.Config"]):
         scheme = ALGORITHMS.get(config.of.name)
         self.scheme: Algorithm[Any] = scheme(scheme.Config(**config.of.options), seed)
         self.needs = self.scheme.needs
+        self.uses_ce = self.scheme.uses_ce
         self.state = self.scheme.state
 
     @property

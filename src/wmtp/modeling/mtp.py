@@ -7,6 +7,7 @@ token at t + k + 1. ArXiv:2404.19737, section 2: parallel heads on a shared trun
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,20 +18,29 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from wmtp.errors import CheckpointError
-from wmtp.losses import linear_cross_entropy, logit_options
+from wmtp.losses import (
+    linear_cross_entropy,
+    logit_options,
+    weighted_linear_cross_entropy,
+)
 from wmtp.modeling.checkpoint import read_heads, write_model
 from wmtp.modeling.value import ValueHead
+
+# The weights [B,S,H] of a batch, given the values [B,S] of its states where there is a value head.
+Weigh = Callable[[Tensor | None], Tensor]
 
 
 @dataclass
 class MTPOutput:
     """What a forward gives: `ce [B,S,H]` with labels, `logits [B,S,V]` of head 0 without.
 
-    value: V after reading each token, where there is a value head. predictions: the likeliest token of
-    every head, when asked for.
+    weighted_ce: the sum of weights times `ce` where the weights were known before the loss; `ce` is then
+    detached. value: V after reading each token, where there is a value head. predictions: the likeliest
+    token of every head, when asked for.
     """
 
     ce: Float[Tensor, "B S H"] | None = None
+    weighted_ce: Float[Tensor, ""] | None = None
     predictions: Int[Tensor, "B S H"] | None = None
     value: Float[Tensor, "B S"] | None = None
     logits: Float[Tensor, "B S V"] | None = None
@@ -144,12 +154,15 @@ class MTPModel(nn.Module):
         attention_mask: Tensor | None = None,
         position_ids: Int[Tensor, "B S"] | None = None,
         labels: Int[Tensor, "B S H"] | None = None,
+        weigh: Weigh | None = None,
         with_predictions: bool = False,
     ) -> MTPOutput:
         """Return `ce [B,S,H]` (nats, float32, 0 where the label is -100) and `value [B,S]`.
 
         Without labels, `logits [B,S,V]` of head 0 come instead of `ce`. `labels[b, t, k]` is the token
         at t + k + 1, as `horizon_labels` gives it; another number of heads is a `CheckpointError`.
+        `weigh(value)` gives constant weights `[B,S,H]` before the loss: `weighted_ce` then comes with the
+        gradient, which needs less work than weighting `ce` afterwards.
         `with_predictions` adds the likeliest token of every head, computed one head at a time.
         """
         if labels is None:
@@ -161,21 +174,27 @@ class MTPModel(nn.Module):
                 f"Set model.num_heads to {self.num_heads}."
             )
         hidden, trunk = self._hidden(input_ids, attention_mask, position_ids, self.num_heads)
+        value = self._value(trunk)
+        # All heads in one call, so that the unembedding's gradient is summed up once.
+        heads_first = (2, 0, 1)
         unembedding = self.backbone.get_output_embeddings()
-        ce = [
-            linear_cross_entropy(
-                head.flatten(0, 1),
-                unembedding.weight,
-                labels[:, :, k].flatten(),
-                bias=unembedding.bias,
-                **logit_options(self.config),
-            ).view(labels.shape[:2])
-            for k, head in enumerate(hidden)
-        ]
+        targets = (
+            torch.cat([head.flatten(0, 1) for head in hidden]),
+            unembedding.weight,
+            labels.permute(heads_first).flatten(),
+        )
+        options = {"bias": unembedding.bias, **logit_options(self.config)}
+        total = None
+        if weigh is None:
+            ce = linear_cross_entropy(*targets, **options)
+        else:
+            weights = weigh(value).permute(heads_first).flatten()
+            total, ce = weighted_linear_cross_entropy(*targets, weights, **options)
+        ce = ce.view(self.num_heads, *labels.shape[:2]).permute(1, 2, 0)
         predictions = None
         if with_predictions:
             predictions = torch.stack([self._logits(head).argmax(-1) for head in hidden], dim=2)
-        return MTPOutput(torch.stack(ce, dim=2), predictions, self._value(trunk))
+        return MTPOutput(ce, total, predictions, value)
 
     def head_logits(
         self,

@@ -77,12 +77,25 @@ class MTPTrainer(Trainer):
     ) -> Any:
         """Return the loss of a micro-batch, its share of the step's loss."""
         labels = inputs["labels"]
-        out = model(
-            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], labels=labels
-        )
         valid = labels != IGNORE_INDEX
-        chosen = self._weigh(inputs, out, valid)
-        loss = labels.shape[-1] * (chosen.weights * out.ce).sum() / num_items_in_batch
+        known: list[Weighting] = []
+
+        def weigh(value: Tensor | None) -> Tensor:
+            known.append(self._weigh(inputs, valid, value, None))
+            return known[0].weights
+
+        out = model(
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            labels=labels,
+            weigh=None if self.algorithm.uses_ce else weigh,
+        )
+        if known:
+            chosen, total = known[0], out.weighted_ce
+        else:
+            chosen = self._weigh(inputs, valid, out.value, out.ce.detach())
+            total = (chosen.weights * out.ce).sum()
+        loss = labels.shape[-1] * total / num_items_in_batch
         if chosen.auxiliary is not None:
             loss = loss + chosen.auxiliary.sum() / self._num_completion
         self.meter.add(out.ce, chosen.weights, valid)
@@ -93,15 +106,17 @@ class MTPTrainer(Trainer):
         loss = loss * self.args.world_size
         return (loss, out) if return_outputs else loss
 
-    def _weigh(self, inputs: dict[str, Any], out: Any, valid: Tensor) -> Weighting:
+    def _weigh(
+        self, inputs: dict[str, Any], valid: Tensor, value: Tensor | None, ce: Tensor | None
+    ) -> Weighting:
         batch = Batch(
-            ce=out.ce.detach(),
+            ce=ce,
             valid=valid,
             completion=inputs["completion"],
             sample_ids=inputs["sample_ids"].tolist(),
             step=self.state.global_step,
             total_steps=self.state.max_steps,
-            value=out.value,
+            value=value,
             reward=inputs.get("reward"),
             ref_ce=inputs.get("ref_ce"),
         )
