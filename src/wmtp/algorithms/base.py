@@ -20,10 +20,10 @@ class Batch:
     """What an algorithm may look at. Legend: B batch, S sequence, H heads.
 
     ce: cross entropy per target, nats, detached; None where the algorithm does not use it. valid:
-    targets that count. completion: tokens of the completion, stored by token. value: V after reading each token, with gradient, or None.
-    reward, ref_ce: the sample's reward and each token's reference cross entropy, or None when the
-    data has none. sample_ids: which training sample each row is. step, total_steps: progress in
-    optimizer steps, from 0.
+    targets that count. completion: tokens of the completion, stored by token. value: V after reading each
+    token, with gradient, or None. reward, ref_ce: the sample's reward and each token's reference cross
+    entropy, or None when the data has none. sample_ids: which training sample each row is. step,
+    total_steps: progress in optimizer steps, from 0.
     """
 
     ce: Float[Tensor, "B S H"] | None
