@@ -127,3 +127,22 @@ def test_a_row_is_permuted_alike_in_any_batch() -> None:
     alone = permute_within_rows(weights[1:2], valid[1:2], [6])
     assert torch.equal(together[1:2], alone)
     assert not torch.equal(together, permute_within_rows(weights, valid, [8, 9, 10]))
+
+
+def test_what_is_outside_the_mask_never_counts() -> None:
+    nan = float("nan")
+    valid = torch.tensor([[True, True, False]]).view(1, 3, 1)
+    weights = torch.tensor([1.0, 3.0, nan]).view(1, 3, 1)
+    assert normalise_per_sequence(weights, valid).flatten().tolist() == [0.5, 1.5, 0.0]
+    assert permute_within_rows(weights, valid, [0]).isfinite().all()
+    value = torch.tensor([[0.2, 0.4, 0.9, nan]])
+    mask = torch.tensor([[True, True, True, False]])
+    for lam in (0.0, 0.5):
+        found = gae(value, torch.ones(1), mask, lam=lam)
+        assert found[0, [0, 3]].tolist() == [0.0, 0.0]
+        assert found[0, 2] == pytest.approx(0.6)
+
+
+def test_a_weight_that_is_no_number_is_not_hidden() -> None:
+    weights = torch.tensor([1.0, float("nan")]).view(1, 2, 1)
+    assert normalise_per_sequence(weights, torch.ones(1, 2, 1, dtype=torch.bool)).isnan().all()

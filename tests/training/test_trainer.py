@@ -195,6 +195,32 @@ def test_a_step_without_targets_is_refused(tmp_path: Path) -> None:
         trainer.train()
 
 
+@pytest.mark.parametrize("name", ["mtp-baseline", "critic-wmtp"])
+def test_one_non_finite_step_leaves_no_trace(tmp_path: Path, name: str) -> None:
+    data, model = tiny_data(), tiny_model(value_head=name == "critic-wmtp")
+    algorithm = algorithms()[name]()
+    order = np.tile(ORDER, 4)
+    trainer, logs = trainer_for(tmp_path, algorithm, model, data, order, micro=8)
+    forward, calls = model.forward, []
+
+    def broken_once(*args, **kwargs):
+        out = forward(*args, **kwargs)
+        calls.append(1)
+        if len(calls) == 3:
+            for field in ("ce", "weighted_ce", "value"):
+                value = getattr(out, field)
+                setattr(out, field, None if value is None else value * float("nan"))
+        return out
+
+    model.forward = broken_once
+    trainer.train()
+    assert trainer.run_state.skipped == 1
+    losses = {log["step"]: log["train/loss"] for log in logs if "train/loss" in log}
+    assert len(calls) - len(losses) == 1
+    assert np.isfinite(list(losses.values())).all()
+    assert "nan" not in json.dumps(algorithm.state).lower()
+
+
 def test_non_finite_steps_are_skipped_then_stop(tmp_path: Path) -> None:
     data, model = tiny_data(), tiny_model()
     order = np.tile(ORDER, 3)

@@ -103,7 +103,8 @@ class Algorithm(ABC, Generic[ConfigT]):
 class RunningMoments:
     """Exponential moving averages of E[x] and E[x^2], bias-corrected, kept in an algorithm's state.
 
-    decay: share of the old average kept per step. Before the first update the moments are unknown.
+    decay: share of the old average kept per step. Before the first update the moments are unknown; an
+    element that has never been counted has moments 0.
     """
 
     state: dict[str, Any]
@@ -112,28 +113,31 @@ class RunningMoments:
     @property
     def known(self) -> bool:
         """Whether at least one step has been seen."""
-        return bool(self.state.get("weight"))
+        return bool(torch.tensor(self.state.get("weight", 0.0)).any())
 
     def mean(self) -> Tensor:
         """Return the mean, of the shape of what was given."""
-        return torch.tensor(self.state["first"]) / self.state["weight"]
+        return torch.tensor(self.state["first"]) / self._weight()
 
     def std(self) -> Tensor:
         """Return the standard deviation."""
-        second = torch.tensor(self.state["second"]) / self.state["weight"]
+        second = torch.tensor(self.state["second"]) / self._weight()
         return (second - self.mean().square()).clamp(min=0.0).sqrt()
 
     def update(self, total: Tensor, squares: Tensor, count: Tensor) -> None:
-        """Take one step's sums of x and x^2 and the number of x. A step without x changes nothing."""
-        if not bool((count > 0).all()):
+        """Take one step's sums of x and x^2 and the number of x; elements without x do not change."""
+        seen = (count > 0).cpu()
+        if not bool(seen.any()):
             return
-        keep = self.decay
-        old_first = torch.tensor(self.state.get("first", 0.0))
-        old_second = torch.tensor(self.state.get("second", 0.0))
-        first = keep * old_first + (1 - keep) * (total / count).cpu()
-        second = keep * old_second + (1 - keep) * (squares / count).cpu()
-        self.state.update(
-            first=first.tolist(),
-            second=second.tolist(),
-            weight=keep * self.state.get("weight", 0.0) + (1 - keep),
-        )
+        found = {
+            "first": total / count,
+            "second": squares / count,
+            "weight": torch.ones_like(total),
+        }
+        for name, new in found.items():
+            old = torch.tensor(self.state.get(name, 0.0))
+            mixed = self.decay * old + (1 - self.decay) * new.float().cpu()
+            self.state[name] = torch.where(seen, mixed, old).tolist()
+
+    def _weight(self) -> Tensor:
+        return torch.tensor(self.state["weight"]).clamp(min=1e-12)

@@ -43,6 +43,11 @@ def with_reference_ce(
     flat = _read(file, key, sum(len(item) for item in data.items))
     if flat is None:
         flat = _compute(data, checkpoint, device, batch_size, progress)
+        if not np.isfinite(flat).all():
+            raise CheckpointError(
+                f"{checkpoint}: the reference gives some tokens a loss that is no number. Its weights are "
+                "damaged, or its training diverged; choose another checkpoint."
+            )
         with atomic_write(file, "wb") as stream:
             stream.write(save({"ref_ce": flat}, metadata={"key": key}))
     bounds = np.cumsum([len(item) for item in data.items])[:-1]

@@ -99,7 +99,10 @@ def ratio_interval(
     For quantities such as a loss per token, where examples weigh by their length. Without resamples
     the interval has no width.
     """
-    return _bootstrap(_numbers(numerators), _numbers(denominators), level, num_resamples, seed)
+    above, below = _numbers(numerators), _numbers(denominators)
+    if len(above) != len(below):
+        raise WmtpError(f"{len(above)} numerators and {len(below)} denominators do not pair up.")
+    return _bootstrap(above, below, level, num_resamples, seed)
 
 
 def auc(scores: ArrayLike, labels: ArrayLike) -> float:
@@ -122,6 +125,9 @@ def _numbers(values: ArrayLike) -> np.ndarray:
     array = np.asarray(values, dtype=np.float64).ravel()
     if not len(array):
         raise WmtpError("there is nothing to average: no tasks or examples.")
+    if not np.isfinite(array).all():
+        odd = int(np.flatnonzero(~np.isfinite(array))[0])
+        raise WmtpError(f"value {odd} of {len(array)} is {array[odd]}; only numbers have a mean.")
     return array
 
 

@@ -58,7 +58,8 @@ def mean_over_seeds_and_tasks(values: np.ndarray) -> MeanEstimate:
 
     Two-way random effects: Var = (MS_seed + MS_task - MS_residual) / (S T), never below its larger
     part, with Satterthwaite's degrees of freedom (Satterthwaite 1946, Biometrics Bulletin 2(6)).
-    T = 1 gives the Student interval over seeds, for metrics that are one number per run.
+    T = 1 gives the Student interval over seeds, for metrics that are one number per run. Values without
+    any variation say nothing about their error: the interval has no width then and p is 1.
     """
     num_seeds, num_tasks = values.shape
     mean = float(values.mean())
@@ -72,7 +73,7 @@ def mean_over_seeds_and_tasks(values: np.ndarray) -> MeanEstimate:
         residual = float((rest**2).sum()) / (freedom * values.size)
     variance = max(seed + task - residual, seed, task)
     if variance <= (1e-12 * max(1.0, float(np.abs(values).max()))) ** 2:
-        return MeanEstimate(mean, mean, mean, float(abs(mean) < 1e-12), values.size)
+        return MeanEstimate(mean, mean, mean, 1.0, values.size)
     spread = seed**2 / (num_seeds - 1)
     if num_tasks > 1:
         spread += task**2 / (num_tasks - 1) + residual**2 / freedom

@@ -114,7 +114,7 @@ class RunState(TrainerCallback, ExportableState):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Let the algorithm update its running statistics; ask for a held-out loss when one is due."""
-        self.trainer.end_step()
+        self.trainer.end_step(keep=self._in_a_row == 0)
         done, before = (
             step * self.held_out_points // args.max_steps
             for step in (state.global_step, state.global_step - 1)

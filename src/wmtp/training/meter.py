@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,22 +12,29 @@ from torch import Tensor
 
 
 class Meter:
-    """Statistics of cross entropy and weights per head since the last reading."""
+    """Statistics of loss, cross entropy and weights per head since the last reading.
+
+    Micro-batches count once `end_step` keeps their step.
+    """
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._max: Tensor | None = None
+        self._step: list[tuple[dict[str, Tensor], Tensor]] = []
+        self._num_steps = 0
 
     def add(
         self,
         ce: Float[Tensor, "B S H"],
         weights: Float[Tensor, "B S H"],
         valid: Bool[Tensor, "B S H"],
+        loss: Float[Tensor, ""],
     ) -> None:
-        """Take one micro-batch."""
+        """Take one micro-batch; `loss` is its share of the step's loss."""
         weights = weights * valid
         entropy_terms = weights * weights.clamp(min=1e-30).log()
         sums = {
+            "loss": loss.detach().double(),
             "count": valid.sum(dim=(0, 1)).double(),
             "ce": ce.detach().sum(dim=(0, 1)).double(),
             "weight": weights.sum(dim=(0, 1)).double(),
@@ -34,26 +42,36 @@ class Meter:
             "zeros": ((weights == 0) & valid).sum(dim=(0, 1)).double(),
             "entropy": entropy_terms.sum(dim=(0, 1)).double(),
         }
-        for name, value in sums.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-        largest = weights.amax(dim=(0, 1))
-        self._max = largest if self._max is None else torch.maximum(self._max, largest)
+        self._step.append((sums, weights.amax(dim=(0, 1))))
+
+    def end_step(self, keep: bool) -> None:
+        """Count the micro-batches since the last step, or forget them."""
+        step, self._step = self._step, []
+        if not keep:
+            return
+        self._num_steps += 1
+        for sums, largest in step:
+            for name, value in sums.items():
+                self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._max = largest if self._max is None else torch.maximum(self._max, largest)
 
     def read(
         self, reduce_sum: Callable[[Tensor], Tensor], reduce_max: Callable[[Tensor], Tensor]
     ) -> dict[str, float]:
-        """Return metrics over all processes and start anew; empty before the first micro-batch.
+        """Return metrics over all processes and start anew; empty before the first whole step.
 
-        Per head: mean cross entropy in nats; mean, standard deviation, largest value and share of
-        zeros of the weights; effective sample size `(sum w)^2 / (n sum w^2)`; entropy of `w / sum w`
+        The mean loss of a step. Per head: mean cross entropy in nats; mean, standard deviation, largest
+        value and share of zeros of the weights; effective sample size `(sum w)^2 / (n sum w^2)`; entropy of `w / sum w`
         relative to that of uniform weights, 0 to 1.
         """
         if self._max is None:
             return {}
-        sums = {name: reduce_sum(value).tolist() for name, value in self._sums.items()}
+        sums: dict[str, Any] = {
+            name: reduce_sum(value).tolist() for name, value in self._sums.items()
+        }
         largest = reduce_max(self._max).tolist()
-        self._sums, self._max = {}, None
-        metrics: dict[str, float] = {}
+        metrics = {"train/loss": sums["loss"] / self._num_steps}
+        self._sums, self._max, self._num_steps = {}, None, 0
         for head, count in enumerate(sums["count"]):
             if count == 0:
                 continue

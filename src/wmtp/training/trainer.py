@@ -98,7 +98,7 @@ class MTPTrainer(Trainer):
         loss = labels.shape[-1] * total / num_items_in_batch
         if chosen.auxiliary is not None:
             loss = loss + chosen.auxiliary.sum() / self._num_completion
-        self.meter.add(out.ce, chosen.weights, valid)
+        self.meter.add(out.ce, chosen.weights, valid, loss)
         for name, value in chosen.sums.items():
             before = self._step_sums.get(name, torch.zeros((), device=value.device))
             self._step_sums[name] = before + value.detach().double()
@@ -137,11 +137,12 @@ class MTPTrainer(Trainer):
             )
         return batches, num_targets
 
-    def end_step(self) -> None:
-        """Hand the step's sums to the algorithm; called once per optimizer step."""
-        if self._step_sums:
-            sums = {name: self._reduce_sum(value) for name, value in self._step_sums.items()}
-            self._step_sums = {}
+    def end_step(self, keep: bool) -> None:
+        """Hand the step's sums to the algorithm, or drop them; called once per optimizer step."""
+        self.meter.end_step(keep)
+        sums, self._step_sums = self._step_sums, {}
+        if sums and keep:
+            sums = {name: self._reduce_sum(value) for name, value in sums.items()}
             self._scheme_metrics = self.algorithm.end_step(sums)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -156,9 +157,8 @@ class MTPTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log a training event under our names, with what was measured since the last one."""
-        names = {"loss": "train/loss", "grad_norm": "train/grad_norm"}
-        names["learning_rate"] = "train/learning_rate"
-        metrics = {ours: float(logs[theirs]) for theirs, ours in names.items() if theirs in logs}
+        names = ("grad_norm", "learning_rate")
+        metrics = {f"train/{name}": float(logs[name]) for name in names if name in logs}
         if not metrics:
             return  # the library's summary at the end: run.json has ours
         metrics |= self.meter.read(self._reduce_sum, self._reduce_max)
