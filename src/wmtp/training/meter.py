@@ -61,8 +61,8 @@ class Meter:
         """Return metrics over all processes and start anew; empty before the first whole step.
 
         The mean loss of a step. Per head: mean cross entropy in nats; mean, standard deviation, largest
-        value and share of zeros of the weights; effective sample size `(sum w)^2 / (n sum w^2)`; entropy of `w / sum w`
-        relative to that of uniform weights, 0 to 1.
+        value and share of zeros of the weights; effective sample size `(sum w)^2 / (n sum w^2)`; entropy
+        of `w / sum w` relative to that of uniform weights, 0 to 1.
         """
         if self._max is None:
             return {}
