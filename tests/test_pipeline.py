@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from wmtp.data.jsonl import write_examples
 from wmtp.display import Display
 from wmtp.errors import CheckpointError, ConfigError, DataError, OutputError
 from wmtp.modeling.mtp import MTPModel
+from wmtp.outputs import locked
 from wmtp.pipeline.evaluate import evaluate, evaluation_document, judge_samples, write_page
 from wmtp.pipeline.train import train
 from wmtp.run_folder import RunFolder, model_folder
@@ -162,9 +165,12 @@ def test_an_interrupted_run_resumes_to_the_same_numbers(data: Path, tmp_path: Pa
     ours = MTPModel.from_pretrained(resumed.model).state_dict()
     theirs = MTPModel.from_pretrained(whole.model).state_dict()
     assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
-    before = resumed.summary.stat().st_mtime_ns
-    train(recipe(data), where, resume=True)
-    assert resumed.summary.stat().st_mtime_ns == before
+    record = json.loads(resumed.provenance.read_text())
+    assert len(record["resumed"]) == 1
+    assert record["time"] <= record["resumed"][0]["time"]
+    before = {path: path.stat().st_mtime_ns for path in resumed.path.rglob("*")}
+    train(recipe(data), environment(tmp_path / "cut", threads=1), resume=True)
+    assert {path: path.stat().st_mtime_ns for path in resumed.path.rglob("*")} == before
 
 
 def test_another_recipe_in_the_same_folder_is_refused(data: Path, tmp_path: Path) -> None:
@@ -174,6 +180,57 @@ def test_another_recipe_in_the_same_folder_is_refused(data: Path, tmp_path: Path
     changed.override(["optimization.learning_rate=0.02"])
     with pytest.raises(OutputError, match=r"optimization.learning_rate: 0.01 there, 0.02 now"):
         train(changed, where, resume=True)
+
+
+def test_a_second_process_is_refused(data: Path, tmp_path: Path) -> None:
+    with locked(tmp_path / "run"):
+        other = "from wmtp.outputs import locked\nwith locked('run'): pass"
+        found = subprocess.run(
+            [sys.executable, "-c", other], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert "OutputError: run: another process is at work there" in found.stderr
+        with pytest.raises(OutputError, match="another process is at work there"):
+            train(recipe(data), environment(tmp_path))
+    assert not (tmp_path / "run").exists()
+    train(recipe(data), environment(tmp_path))
+
+
+def test_files_of_others_are_not_taken_for_a_run(data: Path, tmp_path: Path) -> None:
+    run = train(recipe(data), environment(tmp_path))
+    run.recipe.unlink()
+    with pytest.raises(OutputError, match=r"files but no recipe\.yaml"):
+        train(recipe(data), environment(tmp_path), resume=True)
+
+
+@pytest.mark.parametrize("text", ["", "[]"])
+def test_damaged_totals_are_refused(data: Path, tmp_path: Path, text: str) -> None:
+    run = train(recipe(data), environment(tmp_path))
+    run.summary.write_text(text)
+    with pytest.raises(CheckpointError, match=r"run\.json: the totals of the run are damaged"):
+        train(recipe(data), environment(tmp_path), resume=True)
+
+
+@pytest.mark.parametrize("kilobytes", [60, 300, 700])
+def test_a_full_disk_in_mid_training(data: Path, tmp_path: Path, kilobytes: int) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    size = f"size={kilobytes}k"
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(disk)]).returncode:
+        pytest.skip("a file system cannot be mounted here")
+    try:
+        where = environment(disk, checkpoint={"every_steps": 1}, log_every_steps=1)
+        with pytest.raises(OutputError, match="the disk is full. Free some space"):
+            train(recipe(data), where)
+        left = [path for path in disk.rglob("*") if ".partial" in path.name]
+        assert left == []
+        subprocess.run(["mount", "-o", "remount,size=50m", str(disk)], check=True)
+        whole = train(recipe(data), environment(tmp_path / "whole", log_every_steps=1))
+        resumed = train(recipe(data), where, resume=True)
+        assert [r["train/loss"] for r in metrics(resumed) if "train/loss" in r] == [
+            r["train/loss"] for r in metrics(whole) if "train/loss" in r
+        ]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_rho1_and_its_shuffle_from_a_reference(data: Path, tmp_path: Path) -> None:
@@ -221,6 +278,7 @@ def test_critic_trains_and_logs_its_value(data: Path, tmp_path: Path) -> None:
 def test_bad_settings(data, tmp_path, changes, error, message) -> None:
     with pytest.raises(error, match=message):
         train(recipe(data, **changes), environment(tmp_path))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -239,6 +297,7 @@ def test_what_does_not_fit_together(data, tmp_path, settings, error, message) ->
         del document.data["tokenizer"]
     with pytest.raises(error, match=message):
         train(document, environment(tmp_path))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_checkpoint_of_another_horizon_is_refused(data: Path, tmp_path: Path) -> None:
@@ -252,6 +311,7 @@ def test_a_checkpoint_of_another_horizon_is_refused(data: Path, tmp_path: Path) 
 def test_micro_batches_must_divide(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"micro_batch 3 does not divide .* one of \[1, 2, 4\]"):
         train(recipe(data), environment(tmp_path, micro_batch=3))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_device_that_is_not_there(data: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ A disk that is full or a folder that is read-only becomes one `OutputError` with
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import re
@@ -18,6 +19,8 @@ from types import TracebackType
 from typing import IO, Any
 
 from wmtp.errors import DataError, OutputError, WmtpError
+
+LOCK_FILE = ".lock"
 
 _CHOOSE = "Choose another output folder or change its permissions."
 _FREE = "Free some space or choose an output folder on another disk."
@@ -53,6 +56,39 @@ def writing(path: str | Path) -> Iterator[None]:
             raise
         reason, fix = _REASONS[number]
         raise OutputError(f"{path}: cannot be written, {reason}. {fix}") from error
+
+
+@contextmanager
+def locked(folder: str | Path) -> Iterator[None]:
+    """Keep other processes of ours out of `folder` meanwhile; one that has another is an `OutputError`.
+
+    The folder is created, and removed again if nothing was put into it. Of processes that were started
+    together (torchrun) the first speaks for all. File systems without locks are used without.
+    """
+    folder = Path(folder)
+    lock = folder / LOCK_FILE
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = lock.open("a")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(
+                f"{folder}: another process is at work there. Wait for its end, or give another --output."
+            ) from error
+        except OSError as error:
+            if error.errno not in (errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS):
+                raise
+        try:
+            yield
+        finally:
+            if os.listdir(folder) == [LOCK_FILE]:
+                lock.unlink()
+                folder.rmdir()
 
 
 def _errno_of(error: Exception, path: Path) -> int | None:

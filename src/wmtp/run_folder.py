@@ -69,7 +69,14 @@ class RunFolder:
         """Return what `run.json` holds, None for a run that is not complete."""
         if not self.summary.is_file():
             return None
-        totals: dict[str, Any] = json.loads(self.summary.read_text(encoding="utf-8"))
+        try:
+            totals = json.loads(self.summary.read_text(encoding="utf-8"))
+        except ValueError:
+            totals = None
+        if not isinstance(totals, dict):
+            raise CheckpointError(
+                f"{self.summary}: the totals of the run are damaged. Put the file back, or delete the run."
+            )
         return totals
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,8 +20,8 @@ from wmtp.algorithms.critic import Critic
 from wmtp.algorithms.rho1 import Rho1
 from wmtp.algorithms.shuffled import Shuffled
 from wmtp.data.collate import Collate
-from wmtp.errors import TrainingError
-from wmtp.training.callbacks import latest_checkpoint
+from wmtp.errors import CheckpointError, TrainingError
+from wmtp.training.checkpoints import latest_checkpoint
 
 ORDER = np.arange(16)
 
@@ -174,14 +175,51 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, name: str) -> None:
         assert torch.equal(one, two)
 
 
-def test_a_torn_checkpoint_is_passed_over(tmp_path: Path) -> None:
-    for step, text in ((5, "{}"), (10, "{"), (15, None)):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        if text is not None:
-            (folder / "trainer_state.json").write_text(text)
-    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-5"
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoints of steps 4 and 8."""
+    folder = tmp_path_factory.mktemp("run")
+    order = np.concatenate([ORDER, ORDER[::-1]])
+    train(folder, "mtp-baseline", 4, 1, order, save_strategy="steps", save_steps=4)
+    return folder
+
+
+@pytest.mark.parametrize("state", [None, "", '{"global_'])
+def test_a_checkpoint_cut_off_is_passed_over(
+    checkpoints: Path, tmp_path: Path, state: str | None
+) -> None:
+    folder = Path(shutil.copytree(checkpoints, tmp_path / "run"))
+    file = folder / "checkpoint-8" / "trainer_state.json"
+    file.unlink()
+    if state is not None:
+        file.write_text(state)
+    assert latest_checkpoint(folder) == folder / "checkpoint-4"
     assert latest_checkpoint(tmp_path / "absent") is None
+
+
+@pytest.mark.parametrize("how", ["missing", "short", "empty"])
+@pytest.mark.parametrize(
+    "name",
+    ["model.safetensors", "mtp_heads.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"],
+)
+def test_a_damaged_checkpoint_is_refused(
+    checkpoints: Path, tmp_path: Path, name: str, how: str
+) -> None:
+    folder = Path(shutil.copytree(checkpoints, tmp_path / "run"))
+    file = folder / "checkpoint-8" / name
+    content = file.read_bytes()
+    file.unlink()
+    if how != "missing":
+        file.write_bytes(content[:-100] if how == "short" else b"")
+    with pytest.raises(CheckpointError, match=r"checkpoint-8: the checkpoint is damaged: .*delete"):
+        latest_checkpoint(folder)
+
+
+def test_a_state_that_is_none_is_damage(checkpoints: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(checkpoints, tmp_path / "run"))
+    (folder / "checkpoint-8" / "trainer_state.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="not the state of a trainer"):
+        latest_checkpoint(folder)
 
 
 def test_a_step_without_targets_is_refused(tmp_path: Path) -> None:

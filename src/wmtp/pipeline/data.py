@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -12,7 +13,6 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from wmtp.algorithms.base import Algorithm
-from wmtp.config.environment import Environment
 from wmtp.config.recipe import Recipe
 from wmtp.data.encode import EncodedSet, encode_examples
 from wmtp.data.example import Example
@@ -21,9 +21,7 @@ from wmtp.data.source import Source
 from wmtp.data.tokenizer import load_tokenizer, train_tokenizer
 from wmtp.display import Display
 from wmtp.errors import ConfigError
-from wmtp.outputs import atomic_directory
 from wmtp.run_folder import RunFolder, model_folder
-from wmtp.training.arguments import resolve_device
 
 
 @dataclass(frozen=True)
@@ -79,13 +77,14 @@ def _tokenizer(recipe: Recipe, examples: list[Example], run: RunFolder) -> PreTr
         given = str(model_folder(folder)) if folder.is_dir() else given
     if given is not None:
         return load_tokenizer(given)
-    if not run.tokenizer.is_dir():
-        assert recipe.tokenizer.vocab_size is not None
-        texts = (example.prompt + example.completion for example in examples)
-        trained = train_tokenizer(texts, recipe.tokenizer.vocab_size)
-        with atomic_directory(run.tokenizer) as folder:
-            trained.save_pretrained(folder)
-    return load_tokenizer(run.tokenizer)
+    if run.tokenizer.is_dir():
+        return load_tokenizer(run.tokenizer)
+    assert recipe.tokenizer.vocab_size is not None
+    texts = (example.prompt + example.completion for example in examples)
+    trained = train_tokenizer(texts, recipe.tokenizer.vocab_size)
+    with tempfile.TemporaryDirectory() as temporary:  # as it will be read back from the run
+        trained.save_pretrained(temporary)
+        return load_tokenizer(temporary)
 
 
 def require_signals(algorithm: Algorithm[Any], recipe: Recipe, data: Data) -> None:
@@ -101,9 +100,7 @@ def require_signals(algorithm: Algorithm[Any], recipe: Recipe, data: Data) -> No
         )
 
 
-def add_reference(
-    data: Data, reference: Path, cache: Path, environment: Environment, display: Display
-) -> Data:
+def add_reference(data: Data, reference: Path, cache: Path, device: str, display: Display) -> Data:
     """Return `data` with the loss of every token under the model in the folder `reference`."""
     sets = {"training": data.train, "validation": data.validation}
     found: dict[str, EncodedSet | None] = {}
@@ -117,7 +114,7 @@ def add_reference(
                 reference,
                 data.tokenizer,
                 cache,
-                device=resolve_device(environment.device),
+                device=device,
                 progress=update,
             )
     train_set = found["training"]

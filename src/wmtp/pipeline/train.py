@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,12 @@ from wmtp.display import Display
 from wmtp.errors import OutputError
 from wmtp.evaluation.held_out import HeldOut
 from wmtp.outputs import (
+    LOCK_FILE,
     append_jsonl,
+    atomic_directory,
     atomic_write_json,
     atomic_write_text,
+    locked,
     read_jsonl,
     writing,
 )
@@ -35,7 +39,7 @@ from wmtp.registry import ALGORITHMS, SOURCES
 from wmtp.run_folder import RunFolder, model_folder
 from wmtp.tracking import Tracker
 from wmtp.training.arguments import resolve_device, training_arguments
-from wmtp.training.callbacks import latest_checkpoint
+from wmtp.training.checkpoints import latest_checkpoint, step_of
 from wmtp.training.cost import (
     reset_peak_memory,
 )
@@ -53,7 +57,8 @@ def train(
     """Train the recipe in `document` and return its run folder.
 
     A complete run is returned as it is when `resume` is set. A run of another recipe in the same
-    folder is an `OutputError`, so is any run there without `resume`.
+    folder is an `OutputError`, so is any run there without `resume`, and another process at work
+    there. Nothing is written before data, model and settings have been found to fit.
     """
     display = display or Display()
     transformers_logging.set_verbosity_error()
@@ -63,40 +68,60 @@ def train(
     algorithm = ALGORITHMS.get(recipe.algorithm.name)(options.algorithm, recipe.seed)
     source = SOURCES.get(recipe.data.source)(options.data)
     run = RunFolder(output or Path(environment.output_root) / recipe.name)
-    _claim(run, recipe, environment, resume)
-    if run.totals() is not None:
+    if _complete(run, recipe, resume):
         display.say(f"{run.path}: complete already")
         return run
-    if environment.threads is not None:
-        torch.set_num_threads(environment.threads)
-    data = prepare_data(recipe, source, run, display)
-    require_signals(algorithm, recipe, data)
-    if algorithm.reference is not None:
-        cache = Path(environment.output_root) / "cache"
-        data = add_reference(data, model_folder(algorithm.reference), cache, environment, display)
-    _train(recipe, environment, run, algorithm, data, display)
+    with locked(run.path):
+        if _complete(run, recipe, resume):  # another process was at it until now
+            return run
+        device = resolve_device(environment.device)
+        if environment.threads is not None:
+            torch.set_num_threads(environment.threads)
+        data = prepare_data(recipe, source, run, display)
+        require_signals(algorithm, recipe, data)
+        if algorithm.reference is not None:
+            cache = Path(environment.output_root) / "cache"
+            folder = model_folder(algorithm.reference)
+            data = add_reference(data, folder, cache, device, display)
+        _train(recipe, environment, run, algorithm, data, display)
     return run
 
 
-def _claim(run: RunFolder, recipe: Recipe, environment: Environment, resume: bool) -> None:
-    """Make the run folder ours: new, or of the very same recipe."""
-    text = dump(recipe)
-    if run.recipe.exists():
-        if not resume:
+def _complete(run: RunFolder, recipe: Recipe, resume: bool) -> bool:
+    """Return whether the run is complete; refuse a folder that is not this recipe's to write into."""
+    if not run.recipe.exists():
+        if run.path.is_dir() and set(os.listdir(run.path)) - {LOCK_FILE}:
             raise OutputError(
-                f"{run.path}: a run is there already. Add --resume to go on with it, give another "
-                "--output, or delete the folder."
+                f"{run.path}: there are files but no {run.recipe.name}, so it is no run to go on with. "
+                "Give another --output, or delete the folder."
             )
-        before = load_document(run.recipe).validate(Recipe)
-        if before != recipe:
-            raise OutputError(
-                f"{run.path}: the run there has another recipe ({_difference(before, recipe)}). Give "
-                "another --output, or delete the folder."
-            )
-    else:
-        atomic_write_text(run.recipe, text)
+        return False
+    if not resume:
+        raise OutputError(
+            f"{run.path}: a run is there already. Add --resume to go on with it, give another "
+            "--output, or delete the folder."
+        )
+    before = load_document(run.recipe).validate(Recipe)
+    if before != recipe:
+        raise OutputError(
+            f"{run.path}: the run there has another recipe ({_difference(before, recipe)}). Give "
+            "another --output, or delete the folder."
+        )
+    return run.totals() is not None
+
+
+def _claim(run: RunFolder, recipe: Recipe, environment: Environment, data: Data) -> None:
+    """Write what the run is; the recipe first, for a folder with other files alone is no run."""
+    atomic_write_text(run.recipe, dump(recipe))
+    record = provenance()
+    if run.provenance.exists():
+        started = json.loads(run.provenance.read_text(encoding="utf-8"))
+        record = {**started, "resumed": [*started.get("resumed", []), record]}
+    atomic_write_json(run.provenance, record)
     atomic_write_text(run.environment, dump(environment))
-    atomic_write_json(run.provenance, provenance())
+    if recipe.tokenizer.vocab_size is not None and not run.tokenizer.is_dir():
+        with atomic_directory(run.tokenizer) as folder:
+            data.tokenizer.save_pretrained(folder)
 
 
 def _difference(before: Recipe, now: Recipe) -> str:
@@ -133,6 +158,10 @@ def _train(
     collate = Collate(model.num_heads, int(data.tokenizer.pad_token_id))
     held_out = None if data.validation is None else HeldOut(data.validation, collate)
     saved = latest_checkpoint(run.checkpoints)
+    arguments = training_arguments(recipe, environment, run.checkpoints, steps)
+    _claim(run, recipe, environment, data)
+    if saved is not None:
+        display.say(f"{run.path}: goes on after step {step_of(saved)}")
     _drop_metrics_after(run.metrics, saved)
     reset_peak_memory(device)
     tracker = Tracker(environment.tracking, run.path)
@@ -140,7 +169,7 @@ def _train(
         tracker.start(recipe.name, recipe.model_dump(), {"algorithm": recipe.algorithm.name})
         trainer = MTPTrainer(
             model=model,
-            args=training_arguments(recipe, environment, run.checkpoints, steps),
+            args=arguments,
             train_dataset=OrderedSamples(data.train, order),
             collate=collate,
             algorithm=algorithm,
@@ -193,6 +222,6 @@ def _drop_metrics_after(path: Path, saved: Path | None) -> None:
     """Forget what was logged after the checkpoint that training goes on from."""
     with append_jsonl(path):
         pass  # mends a last line that a kill cut off
-    last = -1 if saved is None else int(saved.name.rpartition("-")[2])
-    kept = [json.dumps(record) + "\n" for record in read_jsonl(path) if record["step"] <= last]
+    last = -1 if saved is None else step_of(saved)
+    kept = [json.dumps(line) + "\n" for line in read_jsonl(path) if line.get("step", 0) <= last]
     atomic_write_text(path, "".join(kept))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +17,6 @@ from wmtp.outputs import atomic_write_json
 
 if TYPE_CHECKING:
     from wmtp.training.trainer import MTPTrainer
-
-_STATE_FILE = "trainer_state.json"
 
 
 class RunState(TrainerCallback, ExportableState):
@@ -120,22 +117,3 @@ class RunState(TrainerCallback, ExportableState):
             for step in (state.global_step, state.global_step - 1)
         )
         control.should_evaluate = done > before
-
-
-def latest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest whole checkpoint below `folder`, or None.
-
-    The trainer writes its state last, so a checkpoint without a readable one was cut off.
-    """
-    for path in sorted(folder.glob("checkpoint-*"), key=_step_of, reverse=True):
-        try:
-            json.loads((path / _STATE_FILE).read_text())
-        except (OSError, ValueError):
-            continue
-        return path
-    return None
-
-
-def _step_of(path: Path) -> int:
-    number = path.name.rpartition("-")[2]
-    return int(number) if number.isdigit() else -1
