@@ -227,6 +227,30 @@ def compare(
     typer.echo(f"report: {write_report(runs, output, title=title)}")
 
 
+@app.command()
+def convert(
+    layout: Annotated[str, typer.Argument(help="Layout of OUTPUT: meta, hf or native.")],
+    source: Annotated[Path, typer.Argument(help="Run or model folder, in any layout.")],
+    output: Annotated[Path, typer.Argument(help="A new folder.")],
+    num_heads: Annotated[
+        int | None,
+        typer.Option(help="Heads of a plain transformers SOURCE; new ones are copies of head 0."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Convert a model: to Meta's layout, plain transformers (hf), or all heads (native)."""
+    from wmtp.pipeline.convert import convert
+
+    done = convert(layout, source, output, num_heads=num_heads)
+    if as_json:
+        typer.echo(json.dumps(asdict(done), indent=2))
+        return
+    for notice in done.notices:
+        typer.echo(f"note: {notice}", err=True)
+    kinds = f"{done.source_layout} to {done.layout}"
+    typer.echo(f"model: {done.output} ({kinds}, heads: {done.num_heads})")
+
+
 def _display() -> Any:
     """Return the display of a terminal, or of a log where there is none."""
     from rich.console import Console

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import (
+    AutoTokenizer,
+    LlamaTokenizer,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import is_protobuf_available, is_sentencepiece_available
 
 from wmtp.errors import CheckpointError, DataError
 
@@ -63,6 +70,32 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def load_sentencepiece(file: Path) -> PreTrainedTokenizerBase:
+    """Load Meta's `tokenizer.model`, where the packages for that are installed.
+
+    Absent packages, a damaged file and the format of Llama 3, which is another, are a
+    `CheckpointError`.
+    """
+    with file.open("rb") as stream:
+        if re.match(rb"[A-Za-z0-9+/]+=* \d+\s*$", stream.readline(1000)):
+            raise CheckpointError(
+                f"{file}: is in Llama 3's tiktoken format, which lacks its special tokens. Put the "
+                "model's tokenizer.json and tokenizer_config.json beside it."
+            )
+    needed = {"sentencepiece": is_sentencepiece_available(), "protobuf": is_protobuf_available()}
+    if missing := [name for name, there in needed.items() if not there]:
+        raise CheckpointError(
+            f"{file}: {' and '.join(missing)} must be installed to read it. Run `pip install "
+            f"{' '.join(missing)}` and convert again."
+        )
+    try:
+        return LlamaTokenizer.from_pretrained(str(file.parent))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{file}: is not a SentencePiece model. Copy or download it again."
+        ) from error
 
 
 def start_token(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from pathlib import Path
 from typing import Any
 
 from wmtp.algorithms.base import Algorithm
@@ -10,6 +12,7 @@ from wmtp.config.recipe import Recipe
 from wmtp.data.encode import EncodedSet
 from wmtp.evaluation.held_out import HeldOut
 from wmtp.evaluation.run import write_held_out_report
+from wmtp.modeling.card import Training, write_model_card
 from wmtp.modeling.mtp import MTPModel
 from wmtp.outputs import atomic_directory, atomic_write_json
 from wmtp.pipeline.data import Data
@@ -36,6 +39,10 @@ def write_results(
     with atomic_directory(run.model) as folder:
         model.save_pretrained(folder)
         data.tokenizer.save_pretrained(folder)
+        training = training_facts(recipe, tokens)
+        from_hub = training.start is not None and "/" in training.start
+        metadata = {"base_model": training.start} if from_hub else {}
+        write_model_card(model, folder, "native", training=training, metadata=metadata)
     shown = data.validation or data.train
     if held_out is not None:
         # The last point of the learning curve is the finished model's.
@@ -70,6 +77,20 @@ def write_results(
     }
     atomic_write_json(run.summary, totals)
     shutil.rmtree(run.checkpoints, ignore_errors=True)
+
+
+def training_facts(recipe: Recipe, tokens: int) -> Training:
+    """Return what a model card says of a run; of a local model it started from, only the name."""
+    start = recipe.model.pretrained
+    if start is not None and (Path(start).exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", start)):
+        start = Path(start).name
+    return Training(
+        algorithm=recipe.algorithm.name,
+        data_source=recipe.data.source,
+        tokens=tokens,
+        seed=recipe.seed,
+        start=start,
+    )
 
 
 def _spread(data: EncodedSet) -> list[int]:
