@@ -92,9 +92,10 @@ def model_folder(checkpoint: str | Path) -> Path:
     inside = RunFolder(path).model
     if inside.is_dir():
         return inside
-    reason = (
-        "its training is not complete" if RunFolder(path).recipe.is_file() else "no model in it"
-    )
-    raise CheckpointError(
-        f"{path}: {reason}. Run `wmtp train ... --resume` first, or give a model folder."
-    )
+    if RunFolder(path).recipe.is_file():
+        raise CheckpointError(
+            f"{path}: its training is not complete. Run `wmtp train ... --resume` first."
+        )
+    meta = (path / "params.json").is_file()
+    fix = f"Run `wmtp convert native {path} OUTPUT` first." if meta else "Give a model folder."
+    raise CheckpointError(f"{path}: {'in the layout of Meta' if meta else 'no model in it'}. {fix}")
