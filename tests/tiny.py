@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +118,23 @@ def trainer_for(
         on_log=lambda metrics, step: logs.append({"step": step, **metrics}),
     )
     return trainer, logs
+
+
+def on_two_processes(script: Path, *arguments: str) -> None:
+    """Run a script of the tests under torch.distributed.run on two processes."""
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d"]
+    launch.append("--rdzv-endpoint=localhost:0")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path]),
+        "OMP_NUM_THREADS": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, *launch, str(script), *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.tiny import tiny_data, tiny_model, trainer_for
+from tests.tiny import on_two_processes, tiny_data, tiny_model, trainer_for
 from wmtp.algorithms.baseline import Baseline
 from wmtp.algorithms.critic import Critic
 from wmtp.algorithms.rho1 import Rho1
@@ -94,36 +91,8 @@ def test_logged_statistics_do_not_depend_on_micro_batches(tmp_path: Path) -> Non
 @pytest.mark.parametrize("name", ["mtp-baseline", "critic-wmtp"])
 def test_two_processes_equal_one(tmp_path: Path, name: str) -> None:
     _, alone = train(tmp_path / "one", name, 8, 1)
-    script = Path(__file__).parent / "two_processes.py"
     out = tmp_path / "logs.json"
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node=2",
-        "--master-port=0",
-    ]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(script.parents[2]), *sys.path]),
-        "OMP_NUM_THREADS": "1",
-    }
-    done = subprocess.run(
-        [
-            *command,
-            "--rdzv-backend=c10d",
-            "--rdzv-endpoint=localhost:0",
-            str(script),
-            name,
-            str(out),
-        ],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    on_two_processes(Path(__file__).parent / "two_processes.py", name, str(out))
     both = json.loads(out.read_text())
     for a, b in zip(alone, both, strict=True):
         assert a["train/loss"] == pytest.approx(b["train/loss"], rel=2e-5)
