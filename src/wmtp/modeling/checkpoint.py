@@ -23,10 +23,14 @@ SETTINGS_FILE = "mtp_config.json"
 
 @dataclass(frozen=True)
 class HeadSettings:
-    """What the second file holds: `num_heads` is H with head 0; `value_head` its kind or None."""
+    """What the second file holds: `num_heads` is H with head 0; `value_head` its kind or None.
+
+    Files from before a field was added have its default.
+    """
 
     num_heads: int
     head_type: Literal["parallel"] = "parallel"
+    num_head_layers: int = 1
     value_head: Literal["linear", "mlp"] | None = None
     value_trains_trunk: bool = False
 
@@ -40,6 +44,7 @@ def write_model(model: MTPModel, path: Path, state_dict: dict[str, Tensor] | Non
     value = model.value_head
     settings = HeadSettings(
         num_heads=model.num_heads,
+        num_head_layers=model.num_head_layers,
         value_head=None if value is None else value.kind,
         value_trains_trunk=value is not None and value.train_trunk,
     )
