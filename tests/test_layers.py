@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "wmtp"
 LAYERS = (
     {"errors"},
     {"registry", "outputs", "sandbox", "run_folder", "display"},
-    {"config", "losses", "weighting"},
+    {"config", "losses", "weighting", "pretrained"},
     {"tracking", "provenance", "inventory"},
     {"modeling", "data"},
     {"algorithms"},
@@ -30,6 +30,7 @@ LAYER_OF = {part: layer for layer, parts in enumerate(LAYERS) for part in parts}
 ONLY = {
     "losses": set(),
     "weighting": set(),
+    "pretrained": {"errors"},
     "sandbox": {"errors"},
     "display": set(),
     "evaluation": set(LAYER_OF) - {"algorithms"},

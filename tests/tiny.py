@@ -23,24 +23,22 @@ VOCAB = 40
 
 
 def tiny_config(family: str = "llama", **settings: Any) -> Any:
-    """Return a configuration of 3 layers and width 32."""
-    return AutoConfig.for_model(
-        family,
-        **{
-            "vocab_size": VOCAB,
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 8,
-            "max_position_embeddings": 64,
-            "pad_token_id": 0,
-            "bos_token_id": 1,
-            "eos_token_id": 2,
-            **settings,
-        },
-    )
+    """Return a configuration of 3 layers and width 32; a setting of None is left to the family."""
+    sizes = {
+        "vocab_size": VOCAB,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": 64,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        **settings,
+    }
+    return AutoConfig.for_model(family, **{k: v for k, v in sizes.items() if v is not None})
 
 
 def tiny_model(num_heads: int = 4, value_head: bool = False, seed: int = 0) -> MTPModel:

@@ -40,17 +40,6 @@ def horizon_labels(
     return out
 
 
-def logit_options(config: Any) -> dict[str, Any]:
-    """Return what a transformers configuration does to its logits, as options of the loss.
-
-    Cohere multiplies them by `logit_scale`, Granite divides them by `logits_scaling`, Gemma 2 caps
-    them at `final_logit_softcapping`.
-    """
-    scale = float(getattr(config, "logit_scale", None) or 1.0)
-    scale /= float(getattr(config, "logits_scaling", None) or 1.0)
-    return {"logit_scale": scale, "softcap": getattr(config, "final_logit_softcapping", None)}
-
-
 @torch.compiler.disable
 def linear_cross_entropy(
     hidden: Float[Tensor, "N D"],

@@ -223,7 +223,7 @@ MISTAKES = {
     "name: small": ("name: a b", "2 name: 'a b': String should match pattern "
                     "'^[A-Za-z0-9][A-Za-z0-9._-]*$'. Meaning: Names the run folder."),
     "num_layers: 2": ("num_layers: 1", "9 model.architecture.num_layers: 1 is below 2. Meaning: "
-                      "Decoder layers, the last of which is head 0."),
+                      "Decoder layers, those of head 0 included."),
     "learning_rate: 3e-4": ("learning_rate: .inf", "16 optimization.learning_rate: expected a "
                             "finite number, found inf. Meaning: Peak learning rate."),
 }  # fmt: skip

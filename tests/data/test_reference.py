@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,6 +49,36 @@ def test_values_are_those_of_the_model(setting, tmp_path: Path) -> None:
             want = F.cross_entropy(model(ids[None]).logits[0, :-1], ids[1:], reduction="none")
         np.testing.assert_allclose(item.ref_ce[1:], want.numpy(), rtol=2e-4, atol=1e-5)
         assert item.ref_ce[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("gemma2", {"final_logit_softcapping": 1.0}),
+        ("cohere", {"logit_scale": 0.25}),
+        ("granite", {"logits_scaling": 3.0}),
+        ("gpt2", {}),
+        ("opt", {"word_embed_proj_dim": 16}),
+        ("mamba", {"state_size": 8}),
+    ],
+)
+def test_values_are_right_for_every_family(
+    family: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(tiny_config(family, **settings)).eval()
+    rows = [np.arange(3, 3 + length, dtype=np.int32) for length in (9, 2, 6)]
+    with torch.no_grad():
+        found = reference._token_ce(model, rows)
+        # So little room that rows go one by one.
+        monkeypatch.setattr(reference, "_LOGITS_ELEMENTS", 1)
+        one_by_one = reference._token_ce(model, rows)
+        for row, ce, again in zip(rows, found, one_by_one, strict=True):
+            ids = torch.from_numpy(row).long()
+            want = F.cross_entropy(model(ids[None]).logits[0, :-1], ids[1:], reduction="none")
+            np.testing.assert_allclose(ce[1:], want.numpy(), rtol=2e-4, atol=1e-5)
+            np.testing.assert_allclose(ce, again, rtol=2e-4, atol=1e-5)
+            assert ce[0] == 0
 
 
 def test_the_cache_is_read_and_its_key_is_exact(

@@ -48,8 +48,10 @@ class Environment(Section):
     micro_batch: int | None = Field(
         None, gt=0, description="Sequences per device and forward; null: the whole global batch."
     )
-    gradient_checkpointing: bool = Field(
-        False, description="Recompute activations in the backward to save memory."
+    gradient_checkpointing: Literal["none", "heads", "all"] = Field(
+        "none",
+        description="Recompute activations in the backward to save memory: those of the further heads, "
+        "or of all layers.",
     )
     threads: int | None = Field(None, gt=0, description="CPU threads; default: torch's choice.")
     dataloader_workers: int = Field(0, ge=0, description="Processes that prepare batches.")

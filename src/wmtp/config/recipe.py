@@ -35,12 +35,12 @@ class AlgorithmSection(OpenSection):
 
 
 class ArchitectureSection(Section):
-    """A Llama-like decoder trained from scratch."""
+    """A decoder trained from scratch."""
 
     family: str = Field("llama", description="transformers model type, such as llama or qwen2.")
     hidden_size: int = Field(gt=0, description="Width D.")
     intermediate_size: int = Field(gt=0, description="Width of the feed-forward part.")
-    num_layers: int = Field(ge=2, description="Decoder layers, the last of which is head 0.")
+    num_layers: int = Field(ge=2, description="Decoder layers, those of head 0 included.")
     num_attention_heads: int = Field(gt=0, description="Query heads.")
     num_key_value_heads: int | None = Field(
         None, gt=0, description="Key/value heads; default: as many as query heads."
@@ -73,6 +73,14 @@ class ModelSection(Section):
         None, description="Train from scratch with these sizes; excludes `pretrained`."
     )
     num_heads: int = Field(4, ge=1, description="Horizon H: tokens t+1..t+H are predicted.")
+    num_head_layers: int = Field(
+        1, ge=1, description="Decoder layers per head; head 0 is the last ones of the model."
+    )
+    head_init: Literal["copy", "linear-residual", "random"] | None = Field(
+        None,
+        description="How further heads start: as copies of head 0, reading the trunk's state as it is, "
+        "or at random. Default: copy for a pretrained model, random from scratch.",
+    )
 
     @model_validator(mode="after")
     def _one_origin(self) -> ModelSection:

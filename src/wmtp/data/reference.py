@@ -8,17 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from wmtp.data.encode import EncodedSet
 from wmtp.data.tokenizer import fingerprint, load_tokenizer, require_same
 from wmtp.errors import CheckpointError
-from wmtp.losses import linear_cross_entropy, logit_options
 from wmtp.outputs import atomic_write
+from wmtp.pretrained import load_causal_lm
 
 Progress = Callable[[int, int], None]
+
+# Logits of one forward hold about this many elements (1 GiB in float32), whatever the vocabulary.
+_LOGITS_ELEMENTS = 1 << 28
 
 
 def with_reference_ce(
@@ -84,7 +88,7 @@ def _read(file: Path, key: str, size: int) -> np.ndarray | None:
 def _compute(
     data: EncodedSet, checkpoint: Path, device: str, batch_size: int, progress: Progress | None
 ) -> np.ndarray:
-    model = AutoModelForCausalLM.from_pretrained(checkpoint, use_safetensors=True)
+    model = load_causal_lm(checkpoint)
     model = model.eval().to(device)
     # Long with long: less padding. The result does not depend on it.
     by_length = np.argsort([len(item) for item in data.items], kind="stable")
@@ -109,17 +113,13 @@ def _token_ce(model: PreTrainedModel, rows: list[np.ndarray]) -> list[np.ndarray
         ids[i, : len(row)] = torch.from_numpy(row)
         mask[i, : len(row)] = 1
     ids, mask = ids.to(model.device), mask.to(model.device)
-    labels = ids.masked_fill(mask == 0, -100)
-    logits_of = model.get_output_embeddings()
-    hidden = model.get_decoder()(
-        input_ids=ids, attention_mask=mask, use_cache=False
-    ).last_hidden_state
-    ce = linear_cross_entropy(
-        hidden[:, :-1].flatten(0, 1),
-        logits_of.weight,
-        labels[:, 1:].flatten(),
-        bias=logits_of.bias,
-        **logit_options(model.config),
-    ).view(len(rows), length - 1)
-    ce = torch.nn.functional.pad(ce, (1, 0)).cpu()
-    return [ce[i, : len(row)].numpy() for i, row in enumerate(rows)]
+    # The model's own logits are right for every family, whatever it does to them; rows of a large
+    # vocabulary go in turn.
+    at_once = max(1, _LOGITS_ELEMENTS // (length * model.config.get_text_config().vocab_size))
+    found = []
+    for some, their_mask in zip(ids.split(at_once), mask.split(at_once), strict=True):
+        logits = model(input_ids=some, attention_mask=their_mask, use_cache=False).logits
+        for row, row_logits in zip(some, logits, strict=True):
+            ce = F.cross_entropy(row_logits[:-1].float(), row[1:], reduction="none")
+            found.append(F.pad(ce, (1, 0)).cpu().numpy())
+    return [ce[: len(row)] for ce, row in zip(found, rows, strict=True)]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from wmtp.config.problems import explain
 from wmtp.errors import CheckpointError
 from wmtp.outputs import writing
 
@@ -21,12 +21,15 @@ HEADS_FILE = "mtp_heads.safetensors"
 SETTINGS_FILE = "mtp_config.json"
 
 
-@dataclass(frozen=True)
-class HeadSettings:
-    """What the second file holds: `num_heads` is H with head 0; `value_head` its kind or None."""
+class HeadSettings(BaseModel, frozen=True, strict=True, extra="forbid"):
+    """What the second file holds: `num_heads` is H with head 0; `value_head` its kind or None.
+
+    Files from before a field was added have its default.
+    """
 
     num_heads: int
     head_type: Literal["parallel"] = "parallel"
+    num_head_layers: int = 1
     value_head: Literal["linear", "mlp"] | None = None
     value_trains_trunk: bool = False
 
@@ -40,13 +43,14 @@ def write_model(model: MTPModel, path: Path, state_dict: dict[str, Tensor] | Non
     value = model.value_head
     settings = HeadSettings(
         num_heads=model.num_heads,
+        num_head_layers=model.num_head_layers,
         value_head=None if value is None else value.kind,
         value_trains_trunk=value is not None and value.train_trunk,
     )
     with writing(path):
         model.backbone.save_pretrained(path, state_dict=backbone)
         save_file(heads, path / HEADS_FILE, metadata={"format": "pt"})
-        (path / SETTINGS_FILE).write_text(json.dumps(asdict(settings), indent=2) + "\n")
+        (path / SETTINGS_FILE).write_text(settings.model_dump_json(indent=2) + "\n")
 
 
 def has_heads(path: Path) -> bool:
@@ -62,9 +66,13 @@ def read_heads(path: Path) -> tuple[HeadSettings, dict[str, Tensor]]:
             "its model folder; a plain transformers model goes into a recipe as model.pretrained."
         )
     try:
-        settings = HeadSettings(**json.loads((path / SETTINGS_FILE).read_text()))
+        settings = HeadSettings.model_validate_json((path / SETTINGS_FILE).read_text())
         return settings, load_file(path / HEADS_FILE)
-    except (OSError, TypeError, ValueError, SafetensorError) as error:
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = " ".join([f"{path / SETTINGS_FILE}", *map(str, first["loc"])])
+        raise CheckpointError(f"{where}: {explain(first, HeadSettings)}") from error
+    except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(
             f"{path}: the checkpoint is damaged: {error}. Train or export it again."
         ) from error

@@ -6,25 +6,34 @@ token at t + k + 1. ArXiv:2404.19737, section 2: parallel heads on a shared trun
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from wmtp.errors import CheckpointError
-from wmtp.losses import (
-    linear_cross_entropy,
-    logit_options,
-    weighted_linear_cross_entropy,
-)
+from wmtp.losses import linear_cross_entropy, weighted_linear_cross_entropy
 from wmtp.modeling.checkpoint import read_heads, write_model
+from wmtp.modeling.heads import HeadInit, head_layers, new_heads
+from wmtp.modeling.layout import (
+    decoder_layers,
+    decoder_of,
+    final_hidden,
+    logit_options,
+    logits_of,
+    position_arguments,
+    probe,
+    recorded_calls,
+    run_head,
+)
 from wmtp.modeling.value import ValueHead
+from wmtp.pretrained import load_causal_lm
 
 # The weights [B,S,H] of a batch, given the values [B,S] of its states where there is a value head.
 Weigh = Callable[[Tensor | None], Tensor]
@@ -47,12 +56,12 @@ class MTPOutput:
 
 
 class MTPModel(nn.Module):
-    """Any Llama-like causal language model with `num_heads - 1` future heads.
+    """A causal language model of transformers with `num_heads - 1` future heads.
 
-    The trunk is all decoder layers but the last. Head 0 *is* the last layer, so that next-token logits
-    are exactly those of the backbone; heads 1 to H-1 are further decoder layers on the same trunk
-    output. The final norm and the unembedding are shared. Build one with `from_backbone`,
-    `from_config` or `from_pretrained`.
+    The trunk is all decoder layers but the last `num_head_layers`. Head 0 *is* those last layers, so
+    that next-token logits are exactly those of the backbone; heads 1 to H-1 are as many further decoder
+    layers each, on the same trunk output. The final norm and the unembedding are shared. Build one with
+    `from_backbone`, `from_config` or `from_pretrained`. docs/families.md lists the model families.
     """
 
     # Tells transformers.Trainer that the loss is normalised by the number of targets of the step.
@@ -60,13 +69,18 @@ class MTPModel(nn.Module):
     main_input_name = "input_ids"
 
     def __init__(
-        self, backbone: PreTrainedModel, heads: nn.ModuleList, value_head: ValueHead | None = None
+        self,
+        backbone: PreTrainedModel,
+        heads: nn.ModuleList,
+        value_head: ValueHead | None = None,
+        num_head_layers: int = 1,
     ) -> None:
         super().__init__()
-        _check_layout(backbone)
         self.backbone = backbone
         self.heads = heads
+        self.num_head_layers = num_head_layers
         self.value_head = value_head
+        self._recompute_heads = False
 
     @property
     def num_heads(self) -> int:
@@ -89,44 +103,60 @@ class MTPModel(nn.Module):
         model_or_path: PreTrainedModel | str | Path,
         num_heads: int = 4,
         head_type: Literal["parallel"] = "parallel",
+        head_init: HeadInit = "copy",
+        num_head_layers: int = 1,
     ) -> MTPModel:
-        """Return a model around a causal language model; new heads start as copies of head 0.
+        """Return a model around a causal language model.
 
-        `model_or_path` is a transformers model, a folder or a hub id.
+        `model_or_path` is a transformers model, a folder or a hub id. Each head has `num_head_layers`
+        decoder layers. `head_init` says how heads 1 to H-1 start:
+
+        - `copy`: as copies of head 0, so with its predictions of the next token.
+        - `linear-residual`: as copies whose attention and feed-forward branches end in zero (the output
+          projections, or the norms behind them where a family has those). The residual stream passes
+          through unchanged: the head starts by reading its tokens from the trunk's state with the
+          shared norm and unembedding, and learns from there what to add.
+        - `random`: drawn anew by the family's own initialisation.
+
+        A model that heads cannot be put on exactly is a `CheckpointError` that says why.
         """
         if head_type != "parallel":
             raise ValueError(f"head_type {head_type!r} is not supported; choose 'parallel'")
+        if num_heads < 1:
+            raise ValueError(f"num_heads must be at least 1, found {num_heads}")
+        if head_init not in get_args(HeadInit):
+            raise ValueError(f"head_init {head_init!r} is none of {get_args(HeadInit)}")
         backbone = model_or_path
         if not isinstance(backbone, PreTrainedModel):
-            backbone = _load_backbone(backbone)
-        _check_layout(backbone)
-        heads = nn.ModuleList()
-        for k in range(1, num_heads):
-            head = copy.deepcopy(_layers(backbone)[-1])
-            _set_layer_index(head, len(_layers(backbone)) - 1 + k)
-            heads.append(head)
-        return cls(backbone, heads)
+            backbone = load_causal_lm(backbone)
+        calls = probe(backbone, num_head_layers)
+        heads = new_heads(backbone, num_heads, head_init, num_head_layers, calls)
+        return cls(backbone, heads, num_head_layers=num_head_layers)
 
     @classmethod
-    def from_config(cls, config: PretrainedConfig, num_heads: int = 4) -> MTPModel:
-        """Return a randomly initialised model with H independent head layers."""
+    def from_config(
+        cls,
+        config: PretrainedConfig,
+        num_heads: int = 4,
+        head_init: HeadInit = "random",
+        num_head_layers: int = 1,
+    ) -> MTPModel:
+        """Return a randomly initialised model, by default with H independent heads."""
         backbone = AutoModelForCausalLM.from_config(config)
-        model = cls.from_backbone(backbone, num_heads)
-        for head in model.heads:
-            for module in head.modules():
-                # Re-initialise leaf by leaf: what was copied from head 0 is marked as done.
-                for tensor in module.parameters(recurse=False):
-                    tensor._is_hf_initialized = False  # type: ignore[attr-defined]
-                module._is_hf_initialized = False  # type: ignore[assignment]
-                backbone._init_weights(module)
-        return model
+        return cls.from_backbone(
+            backbone, num_heads, head_init=head_init, num_head_layers=num_head_layers
+        )
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> MTPModel:
         """Load a folder written by `save_pretrained`; every tensor comes back bit for bit."""
         path = Path(path)
         settings, tensors = read_heads(path)
-        model = cls.from_backbone(_load_backbone(path), settings.num_heads)
+        model = cls.from_backbone(
+            load_causal_lm(path, exactly=True),
+            settings.num_heads,
+            num_head_layers=settings.num_head_layers,
+        )
         if settings.value_head is not None:
             model.add_value_head(settings.value_head, settings.value_trains_trunk)
         _load_exactly(model, tensors, path)
@@ -134,7 +164,7 @@ class MTPModel(nn.Module):
 
     def add_value_head(self, kind: Literal["linear", "mlp"], train_trunk: bool) -> None:
         """Give the model a fresh value head, in place of the one it may have."""
-        head = ValueHead(self.config.hidden_size, kind, train_trunk)
+        head = ValueHead(self.config.get_text_config().hidden_size, kind, train_trunk)
         self.value_head = head.to(device=self.device)
 
     def save_pretrained(
@@ -172,6 +202,10 @@ class MTPModel(nn.Module):
             raise CheckpointError(
                 f"labels have {labels.shape[-1]} heads, the model has {self.num_heads}. "
                 f"Set model.num_heads to {self.num_heads}."
+            )
+        if labels.shape[:2] != input_ids.shape:
+            raise ValueError(
+                f"labels {list(labels.shape)} must be [B, S, H] for input_ids {list(input_ids.shape)}"
             )
         hidden, trunk = self._hidden(input_ids, attention_mask, position_ids, self.num_heads)
         value = self._value(trunk)
@@ -212,18 +246,28 @@ class MTPModel(nn.Module):
         backbone: Any = self.backbone
         return backbone.generate(*args, **kwargs)
 
-    def checkpoint_activations(self) -> None:
-        """Recompute the activations of every decoder layer and head in the backward."""
+    def checkpoint_activations(self, part: Literal["heads", "all"]) -> None:
+        """Recompute activations in the backward: of the heads 1 to H-1, or of every decoder layer.
+
+        With `heads`, memory hardly grows with H, for one more forward of those heads.
+        """
+        if part == "heads":
+            self._recompute_heads = True
+            return
         settings = {"use_reentrant": False}
         backbone: Any = self.backbone
         if hasattr(backbone, "activation_checkpointing_enable"):
             backbone.activation_checkpointing_enable(settings)
         else:  # its older name, before transformers 5.23
             backbone.gradient_checkpointing_enable(settings)
-        last = _layers(backbone)[-1]
         for head in self.heads:
-            head.gradient_checkpointing = last.gradient_checkpointing
-            head._gradient_checkpointing_func = last._gradient_checkpointing_func
+            for layer, like in zip(head_layers(head), self._head_0(), strict=True):
+                layer.gradient_checkpointing = like.gradient_checkpointing
+                layer._gradient_checkpointing_func = like._gradient_checkpointing_func
+
+    def _head_0(self) -> list[nn.Module]:
+        """Return the layers of head 0, the last ones of the backbone."""
+        return decoder_layers(self.backbone)[-self.num_head_layers :]
 
     def _hidden(
         self,
@@ -233,80 +277,35 @@ class MTPModel(nn.Module):
         num_heads: int,
     ) -> tuple[list[Tensor], Tensor]:
         """Return the normed hidden states `[B,S,D]` of the first heads, and the trunk's output."""
-        decoder = self.backbone.get_decoder()
-        seen: dict[str, Any] = {}
-
-        def keep_inputs(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            seen.update(args=args, kwargs=kwargs)
-
-        # The last layer's own inputs serve every head: mask, rotary embedding and position come from
-        # the family's code, whatever they look like.
-        hook = _layers(self.backbone)[-1].register_forward_pre_hook(keep_inputs, with_kwargs=True)
-        try:
+        decoder = decoder_of(self.backbone)
+        # What the family's own code passes to the layers of head 0 (mask, rotary embedding, positions)
+        # serves those of every head.
+        with recorded_calls(self._head_0()) as calls:
             first = decoder(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
-                position_ids=position_ids,
                 use_cache=False,
+                return_dict=True,
+                **position_arguments(decoder, position_ids),
             ).last_hidden_state
-        finally:
-            hook.remove()
-        trunk = seen["args"][0]
+        trunk = calls[0].hidden
+
+        def head_hidden(head: nn.Module) -> Tensor:
+            return final_hidden(self.backbone, run_head(head_layers(head), calls, trunk))
+
         hidden = [first]
         for head in list(self.heads)[: num_heads - 1]:
-            hidden.append(decoder.norm(head(*seen["args"], **seen["kwargs"])))
+            if self._recompute_heads and self.training and torch.is_grad_enabled():
+                hidden.append(checkpoint(head_hidden, head, use_reentrant=False))
+            else:
+                hidden.append(head_hidden(head))
         return hidden, trunk
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        logits = self.backbone.get_output_embeddings()(hidden)
-        if getattr(self.config, "logit_scale", None):
-            logits = logits * self.config.logit_scale
-        if getattr(self.config, "logits_scaling", None):
-            logits = logits / self.config.logits_scaling
-        softcap = getattr(self.config, "final_logit_softcapping", None)
-        return logits if softcap is None else softcap * torch.tanh(logits / softcap)
+        return logits_of(self.backbone, hidden)
 
     def _value(self, trunk: Tensor) -> Tensor | None:
         return None if self.value_head is None else self.value_head(trunk)
-
-
-def _layers(backbone: PreTrainedModel) -> nn.ModuleList:
-    return backbone.get_decoder().layers
-
-
-def _check_layout(backbone: PreTrainedModel) -> None:
-    """Refuse a family whose decoder is not laid out as Llama's."""
-    decoder = backbone.get_decoder()
-    missing = [name for name in ("layers", "norm") if not hasattr(decoder, name)]
-    if missing or backbone.get_output_embeddings() is None:
-        raise CheckpointError(
-            f"{backbone.config.model_type}: the decoder {type(decoder).__name__} has no "
-            f"{' or '.join(missing) or 'unembedding'}. Future heads need a Llama-like decoder "
-            "(layers, norm, lm_head), such as llama, mistral, qwen2, qwen3, olmo2 or smollm3."
-        )
-    if len(decoder.layers) < 2:
-        raise CheckpointError(
-            f"{backbone.config.model_type}: a model of {len(decoder.layers)} layer has no trunk; "
-            "head 0 is the last layer. At least 2 layers are needed."
-        )
-
-
-def _set_layer_index(layer: nn.Module, index: int) -> None:
-    """Number a copied layer, so that a key/value cache keeps its states apart."""
-    for module in layer.modules():
-        if hasattr(module, "layer_idx"):
-            setattr(module, "layer_idx", index)  # noqa: B010 - a plain number, not a tensor
-
-
-def _load_backbone(path: str | Path) -> PreTrainedModel:
-    try:
-        return AutoModelForCausalLM.from_pretrained(path, use_safetensors=True)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise CheckpointError(
-            f"{path}: no causal language model could be loaded: {first} Expected a folder with "
-            "config.json and safetensors weights, or a hub id (with network access)."
-        ) from error
 
 
 def _load_exactly(model: MTPModel, tensors: dict[str, Tensor], path: Path) -> None:
@@ -318,6 +317,7 @@ def _load_exactly(model: MTPModel, tensors: dict[str, Tensor], path: Path) -> No
             f"{odd[0]}. The folder mixes files of two checkpoints; write it again."
         )
     try:
-        model.load_state_dict(tensors, strict=False)
+        # Assigned, not copied: heads may have another dtype than the backbone.
+        model.load_state_dict(tensors, strict=False, assign=True)
     except RuntimeError as error:
         raise CheckpointError(f"{path}: {error}") from error

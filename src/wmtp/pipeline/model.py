@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, PreTrainedTokenizerBase, set_seed
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedTokenizerBase, set_seed
 
 from wmtp.algorithms.base import Algorithm
-from wmtp.config.recipe import ArchitectureSection, Recipe
-from wmtp.errors import ConfigError
+from wmtp.config.recipe import ArchitectureSection, ModelSection, Recipe
+from wmtp.errors import ConfigError, near_match
 from wmtp.modeling.checkpoint import has_heads
 from wmtp.modeling.mtp import MTPModel
 from wmtp.run_folder import model_folder
@@ -20,11 +20,14 @@ def build_model(
 ) -> MTPModel:
     """Return the model of the recipe, with a value head where the algorithm wants one."""
     set_seed(recipe.seed)
-    if recipe.model.architecture is not None:
-        config = _llama_like(recipe.model.architecture, tokenizer)
-        model = MTPModel.from_config(config, recipe.model.num_heads)
+    section = recipe.model
+    if section.architecture is not None:
+        config = _from_scratch(section.architecture, tokenizer)
+        model = MTPModel.from_config(
+            config, section.num_heads, section.head_init or "random", section.num_head_layers
+        )
     else:
-        model = _pretrained(str(recipe.model.pretrained), recipe.model.num_heads)
+        model = _pretrained(section, str(section.pretrained))
     if algorithm.value_head is not None and model.value_head is None:
         kind, train_trunk = algorithm.value_head
         model.add_value_head(kind, train_trunk)  # type: ignore[arg-type]
@@ -33,29 +36,59 @@ def build_model(
     return model
 
 
-def _pretrained(origin: str, num_heads: int) -> MTPModel:
+def _pretrained(section: ModelSection, origin: str) -> MTPModel:
     path = model_folder(origin) if Path(origin).is_dir() else Path(origin)
     if not has_heads(path):
-        return MTPModel.from_backbone(str(path), num_heads)
-    model = MTPModel.from_pretrained(path)
-    if model.num_heads != num_heads:
-        raise ConfigError(
-            f"model.num_heads is {num_heads}, but the checkpoint {path} has {model.num_heads} heads. "
-            f"Set model.num_heads to {model.num_heads}."
+        return MTPModel.from_backbone(
+            str(path),
+            section.num_heads,
+            head_init=section.head_init or "copy",
+            num_head_layers=section.num_head_layers,
         )
+    if section.head_init is not None:
+        raise ConfigError(
+            f"model.head_init is {section.head_init}, but the checkpoint {path} brings its heads. "
+            "Leave model.head_init out."
+        )
+    model = MTPModel.from_pretrained(path)
+    for name in ("num_heads", "num_head_layers"):
+        asked, found = getattr(section, name), getattr(model, name)
+        if asked != found:
+            raise ConfigError(
+                f"model.{name} is {asked}, but the checkpoint {path} has {found} "
+                f"{name.removeprefix('num_').replace('_', ' ')}. Set model.{name} to {found}."
+            )
     return model
 
 
-def _llama_like(section: ArchitectureSection, tokenizer: PreTrainedTokenizerBase) -> Any:
+def _from_scratch(section: ArchitectureSection, tokenizer: PreTrainedTokenizerBase) -> Any:
+    """Return the configuration of a new model; a family that lacks one of the sizes is refused."""
+    family = section.family
+    if family not in CONFIG_MAPPING:
+        raise ConfigError(
+            f"model.architecture.family: transformers has no model type {family!r}."
+            + near_match(family, CONFIG_MAPPING)
+        )
+    sizes = {
+        "hidden_size": section.hidden_size,
+        "intermediate_size": section.intermediate_size,
+        "num_hidden_layers": section.num_layers,
+        "num_attention_heads": section.num_attention_heads,
+        "num_key_value_heads": section.num_key_value_heads,
+        "max_position_embeddings": section.max_positions,
+    }
+    usual = AutoConfig.for_model(family)
+    unknown = [name for name, size in sizes.items() if size and not hasattr(usual, name)]
+    if unknown:
+        raise ConfigError(
+            f"model.architecture.family: {family} has no {' or '.join(unknown)}, so these sizes do not "
+            "describe it. Choose a family that is built like llama, or give model.pretrained."
+        )
+    sizes["num_key_value_heads"] = section.num_key_value_heads or section.num_attention_heads
     return AutoConfig.for_model(
-        section.family,
+        family,
+        **sizes,
         vocab_size=len(tokenizer),
-        hidden_size=section.hidden_size,
-        intermediate_size=section.intermediate_size,
-        num_hidden_layers=section.num_layers,
-        num_attention_heads=section.num_attention_heads,
-        num_key_value_heads=section.num_key_value_heads or section.num_attention_heads,
-        max_position_embeddings=section.max_positions,
         tie_word_embeddings=section.tie_embeddings,
         initializer_range=section.initializer_range,
         bos_token_id=tokenizer.bos_token_id,

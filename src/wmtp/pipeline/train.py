@@ -153,8 +153,8 @@ def _train(
     )
     steps = len(order) // recipe.optimization.global_batch
     model = build_model(recipe, algorithm, data.tokenizer)
-    if environment.gradient_checkpointing:
-        model.checkpoint_activations()
+    if environment.gradient_checkpointing != "none":
+        model.checkpoint_activations(environment.gradient_checkpointing)
     collate = Collate(model.num_heads, int(data.tokenizer.pad_token_id))
     held_out = None if data.validation is None else HeldOut(data.validation, collate)
     saved = latest_checkpoint(run.checkpoints)

@@ -23,7 +23,8 @@ def training_flops(model: MTPModel, tokens: int, mean_length: float) -> float:
     both = {id(embedding), id(unembedding)}
     body = sum(p.numel() for p in model.parameters() if id(p) not in both)
     products = body + model.num_heads * unembedding.numel()
-    layers = model.config.num_hidden_layers + model.num_heads - 1
+    further = (model.num_heads - 1) * model.num_head_layers
+    layers = model.config.num_hidden_layers + further
     attention = 12 * layers * model.config.hidden_size * mean_length
     return float(tokens * (6 * products + attention))
 
