@@ -85,6 +85,8 @@ def _require_plain_llama(model: MTPModel) -> None:
     problem = None
     if config.model_type != "llama":
         problem = f"the family is {config.model_type}"
+    elif model.num_head_layers != 1:
+        problem = f"it has heads of {model.num_head_layers} layers"
     elif config.attention_bias or config.mlp_bias:
         problem = "its layers have biases"
     elif config.rope_parameters["rope_type"] != "default" or len(config.rope_parameters) > 2:
