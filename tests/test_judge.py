@@ -11,10 +11,14 @@ from typing import Any, ClassVar
 import pytest
 
 from wmtp.config.recipe import Section
+from wmtp.display import Display
 from wmtp.errors import DataError, SandboxError
 from wmtp.evaluation.benchmark import Benchmark, Task
 from wmtp.evaluation.judge import judge, read_samples
-from wmtp.sandbox import Limits, Program, Sandbox, probe
+from wmtp.evaluation.run import judge_and_report
+from wmtp.sandbox import Limits, Program, Sandbox, Verdict, probe
+from wmtp.sandbox.conclusion import Again
+from wmtp.sandbox.slot import Slot
 
 LIMITS = Limits(cpu_seconds=30.0, wall_seconds=120.0)
 
@@ -122,6 +126,51 @@ def test_outcomes_written_before_a_broken_sandbox_are_kept(
     with pytest.raises(SandboxError, match="made up"):
         judge(SAMPLES, benchmark, sandbox=sandbox, outcomes_path=path, progress=stop)
     assert len(path.read_text().splitlines()) == 2
+
+
+def test_an_error_is_never_scored_and_tried_again(
+    sandbox: Sandbox, benchmark: Squares, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def report() -> dict[str, Any]:
+        tasks = benchmark.tasks()
+        settings: dict[str, Any] = {}
+        return judge_and_report(
+            SAMPLES, benchmark, tasks, (1,), sandbox, tmp_path, settings, Display()
+        )
+
+    def conclude(self: Slot, reports: dict[str, Any]) -> Verdict | Again:
+        assert self.attempt is not None
+        tried.append(self.attempt.program.code)
+        if "f0" in self.attempt.program.code:
+            return Again("fault", Verdict("error", 0.0, "made up"))
+        return Verdict("passed", 0.0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Slot, "conclude", conclude)
+        with pytest.raises(
+            SandboxError, match=r"2 of 4 samples .*sample 0 of task squares/0 \(made"
+        ):
+            report()
+    assert not (tmp_path / "report.json").exists()
+    lines = (tmp_path / "outcomes.jsonl").read_text().splitlines()
+    assert [json.loads(line)["outcome"] for line in lines] == ["passed"] * 2
+    assert len(tried) == 6
+    # An older file may hold errors.
+    with (tmp_path / "outcomes.jsonl").open("a") as file:
+        file.write('{"task_id": "squares/0", "sample_id": 0, "outcome": "error"}\n')
+    assert report()["outcomes"] == {"passed": 3, "failed": 1}
+
+
+def test_a_completion_that_no_file_can_hold_is_judged(
+    sandbox: Sandbox, benchmark: Squares, tmp_path: Path
+) -> None:
+    samples = [{"task_id": "squares/0", "completion": " return x * x  # \ud800"}]
+    path = tmp_path / "outcomes.jsonl"
+    [outcome] = judge(samples, benchmark, sandbox=sandbox, outcomes_path=path)
+    assert outcome["outcome"] == "failed"
+    assert judge(samples, benchmark, sandbox=sandbox, outcomes_path=path) == [outcome]
 
 
 def test_an_unknown_task_names_the_nearest(sandbox: Sandbox, benchmark: Squares) -> None:

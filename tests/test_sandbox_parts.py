@@ -5,15 +5,21 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import socket
 import struct
+from collections import Counter, OrderedDict, deque
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wmtp.sandbox import Limits, Verdict, codec, seccomp
+from wmtp.sandbox import Limits, Verdict, codec, jobs, seccomp, wire
 from wmtp.sandbox.conclusion import ENTERED, Again, conclude_inside, conclude_split
+from wmtp.sandbox.peer import Peer
+from wmtp.sandbox.program import one_line
 
 LIMITS = Limits(cpu_seconds=2.0)
 
@@ -63,9 +69,7 @@ def test_what_reports_mean(judge: Any, candidate: Any, outcome: str) -> None:
 @pytest.mark.parametrize(
     ("judge", "candidate", "why"),
     [
-        (report(), STOPPED, "fault"),
-        (report({"fault": "KeyError"}), STOPPED, "fault"),
-        (report(exit=-signal.SIGSEGV), STOPPED, "fault"),
+        (report(cause="died"), STOPPED, "fault"),
         (GONE, {**report(), "results": ['{"fault": "unshare"}']}, "fault"),
         (GONE, {**report(), "results": []}, "fault"),
         (report(["cannot_cross", "x"]), STOPPED, "inside"),
@@ -80,6 +84,15 @@ def test_what_has_to_be_repeated(judge: Any, candidate: Any, why: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "judge", [report(), report({"fault": "MemoryError"}), report(exit=-signal.SIGSEGV)]
+)
+def test_a_program_that_takes_its_judge_with_it_twice_has_failed(judge: Any) -> None:
+    found = conclude_split(judge, STOPPED, LIMITS)
+    assert isinstance(found, Again)
+    assert (found.why, found.verdict.outcome) == ("fault", "failed")
+
+
+@pytest.mark.parametrize(
     "result",
     [
         ["passed", "", ""],
@@ -87,6 +100,7 @@ def test_what_has_to_be_repeated(judge: Any, candidate: Any, why: str) -> None:
         ["passed"],
         [],
         [["passed"], 1, 2],
+        ["passed", [], "a"],
         ["error", "", "a"],
     ],
 )
@@ -94,6 +108,10 @@ def test_an_in_process_pass_needs_the_secret(result: list[Any]) -> None:
     found = conclude_inside(report(result), "a", LIMITS)
     assert isinstance(found, Verdict)
     assert found.outcome == "failed"
+    nested = {**report(), "results": [json.dumps(ENTERED), '["passed",' + "[" * 100_000]}
+    assert conclude_inside(nested, "a", LIMITS) == Verdict(
+        "failed", 0.5, "the program ended before its tests (exit status 0)"
+    )
     honest = conclude_inside(report(["passed", "", "a"]), "a", LIMITS)
     assert honest == Verdict("passed", 0.5, "in-process tests")
 
@@ -152,13 +170,22 @@ scalars = st.one_of(
 )
 hashable = scalars | st.tuples(scalars, scalars) | st.frozensets(scalars)
 plain = st.recursive(
-    st.one_of(scalars, st.complex_numbers(allow_nan=False), st.sampled_from([int, KeyError])),
+    st.one_of(
+        *(scalars, st.complex_numbers(allow_nan=False), st.sampled_from([int, KeyError, ...])),
+        *(st.decimals(allow_nan=False), st.fractions(), st.dates(), st.times(), st.datetimes()),
+        st.timedeltas(),
+    ),
     lambda inner: st.one_of(
         st.lists(inner),
         st.tuples(inner),
         st.sets(hashable),
         st.dictionaries(hashable, inner),
         st.binary().map(bytearray),
+        st.lists(inner).map(deque),
+        st.dictionaries(hashable, inner).map(OrderedDict),
+        st.text().map(Counter),
+        st.dictionaries(hashable, inner).map(dict.items),
+        st.builds(slice, inner, inner),
         st.builds(range, st.integers(-9, 9), st.integers(-9, 9)),
     ),
     max_leaves=5,
@@ -174,10 +201,16 @@ def test_plain_data_crosses_unchanged(value: Any) -> None:
     encoded = codec.dumps(codec.encode(value, _refuse, reduce=False))
     back = codec.decode(codec.loads(encoded), _refuse)
     assert back == value
-    assert repr(back) == repr(value) or isinstance(value, (set, frozenset, dict, tuple, list))
+    assert type(back) is type(value)
+    sets = (set, frozenset, dict, tuple, list, deque, slice, type({}.items()))
+    assert repr(back) == repr(value) or isinstance(value, sets)
 
 
-TAGS = ("tuple", "set", "dict", "bytes", "complex", "range", "type", "mine", "yours", "module", "x")
+TAGS = (
+    *codec.NAMED,
+    *("bytes", "bytearray", "complex", "range", "type", "ellipsis", "extended", "exception"),
+    *("mine", "yours", "lent", "library", "error", "module", "x"),
+)
 messages = st.recursive(
     scalars.filter(lambda value: not isinstance(value, bytes)),
     lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(TAGS), inner, max_size=2),
@@ -189,6 +222,57 @@ messages = st.recursive(
 def test_any_message_decodes_to_a_value_or_is_malformed(node: Any) -> None:
     with contextlib.suppress(codec.Malformed):
         codec.decode(node, lambda tag, body: None)
+
+
+TESTS = """
+assert f(3) == "expected", str(f)
+assert f.x[1:2] == "expected" and len(f) == 7 and {f: 1}
+f(lambda x: x, iter([1]), f)
+assert abs(f(1) - f(2)) < 1e-6
+for x in f: assert x == "expected"
+"""
+fields = st.fixed_dictionaries(
+    {},
+    optional={
+        **dict.fromkeys(("value", "args", "classes", "name"), messages),
+        "raise": st.sampled_from(sorted(codec.EXCEPTIONS)) | messages,
+        "do": st.sampled_from(["call", "next", "getattr"]) | messages,
+        "overflow": messages,
+    },
+)
+
+
+@given(messages, st.lists(fields | messages, max_size=4))
+def test_no_conversation_with_the_judge_passes_or_breaks_it(values: Any, frames: list[Any]) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        first = {"value": [[], {"dict": [["f"], [values]]}]}
+        for frame in (first, *frames):
+            wire.send(theirs, json.dumps(frame).encode())
+        theirs.shutdown(socket.SHUT_WR)
+        reported: list[list[str]] = []
+        jobs.judge_over(Peer(ours), TESTS, reported.append)
+    [(outcome, detail)] = reported
+    assert outcome not in ("passed", "cannot_cross", "broken_tests")
+    assert len(Verdict("failed", 0.0, detail).detail) <= 300
+
+
+def test_values_of_other_types_than_they_claim_are_malformed() -> None:
+    for node in ({"Fraction": [1, 0]}, {"Decimal": "x"}, {"deque": []}, {"date": 5}, {"dict": []}):
+        with pytest.raises(codec.Malformed):
+            codec.decode(node, _refuse)
+    assert codec.decode({"Fraction": [1, 2]}, _refuse) == Fraction(1, 2)
+    assert codec.decode({"Decimal": "1.5"}, _refuse) == Decimal("1.5")
+
+
+@given(st.text(), st.integers(1, 50))
+def test_a_detail_is_one_printable_line(text: str, length: int) -> None:
+    line = one_line(text, length)
+    assert len(line) <= length
+    assert line.isprintable()
+    line.encode()
+    if text.isascii() and text.isprintable():
+        assert line == " ".join(text[: 10 * length].split())[:length]
 
 
 @given(st.binary())

@@ -208,8 +208,12 @@ class JsonlWriter:
             self._file = self.path.open("ab", buffering=0)
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append one record; NaN in it is a `ValueError`, a full disk an `OutputError`."""
-        line = json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        """Append one record; NaN in it is a `ValueError`, a full disk an `OutputError`.
+
+        Half of a surrogate pair, which models do write, becomes an escape: UTF-8 cannot hold it.
+        """
+        text = json.dumps(record, ensure_ascii=False, allow_nan=False)
+        line = text.encode(errors="backslashreplace") + b"\n"
         with writing(self.path):
             start = self._file.seek(0, os.SEEK_END)
             try:

@@ -29,7 +29,8 @@ def judge(
     samples: `{task_id, completion, sample_id?}`; without a `sample_id`, a sample's place among
     those of its task. An outcome is `{task_id, sample_id, outcome, seconds, detail}` with the
     outcomes of `wmtp.sandbox.Verdict`. outcomes_path: a JSON-lines file to which outcomes are
-    appended as they come; what it already holds is not judged again. progress: called with the
+    appended as they come; what it already holds is not judged again. An `error`, which is no
+    verdict, is returned and never written: the next call tries it again. progress: called with the
     numbers of samples done and in all. A task that the benchmark does not have is a `DataError`.
     """
     tasks = {task.task_id: task for task in benchmark.tasks()}
@@ -39,7 +40,11 @@ def judge(
         lines = None
         if outcomes_path is not None:
             lines = stack.enter_context(append_jsonl(outcomes_path))
-            found = {(o["task_id"], o["sample_id"]): o for o in read_jsonl(outcomes_path)}
+            found = {
+                (o["task_id"], o["sample_id"]): o
+                for o in read_jsonl(outcomes_path)
+                if o["outcome"] != "error"
+            }
             done = {key: found[key] for key in wanted if key in found}
         left = [key for key in wanted if key not in done]
         if progress is not None:
@@ -53,7 +58,7 @@ def judge(
                 "seconds": round(verdict.seconds, 4),
                 "detail": verdict.detail,
             }
-            if lines is not None:
+            if lines is not None and verdict.outcome != "error":
                 lines.write(outcome)
             done[left[index]] = outcome
             if progress is not None:

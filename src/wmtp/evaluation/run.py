@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from wmtp.display import Display
-from wmtp.errors import OutputError
+from wmtp.errors import OutputError, SandboxError
 from wmtp.evaluation.benchmark import Benchmark, Task
 from wmtp.evaluation.held_out import HeldOutSums
 from wmtp.evaluation.judge import judge
@@ -45,7 +45,11 @@ def judge_and_report(
     settings: dict[str, Any],
     display: Display,
 ) -> dict[str, Any]:
-    """Judge samples, write `outcomes.jsonl` and `report.json` into `folder`, return the report."""
+    """Judge samples, write `outcomes.jsonl` and `report.json` into `folder`, return the report.
+
+    Samples that end in `error` are no score: a `SandboxError` names the first, and there is no
+    report until another call has judged them.
+    """
     with display.stage("judge") as update:
         outcomes = judge(
             samples,
@@ -54,6 +58,7 @@ def judge_and_report(
             outcomes_path=folder / "outcomes.jsonl",
             progress=update,
         )
+    _refuse_errors(outcomes, folder)
     report = {
         "settings": settings,
         "provenance": provenance(),
@@ -64,6 +69,18 @@ def judge_and_report(
     }
     atomic_write_json(folder / "report.json", report)
     return report
+
+
+def _refuse_errors(outcomes: list[dict[str, Any]], folder: Path) -> None:
+    errors = [outcome for outcome in outcomes if outcome["outcome"] == "error"]
+    if errors:
+        first = errors[0]
+        raise SandboxError(
+            f"{len(errors)} of {len(outcomes)} samples could not be judged; the first is sample "
+            f"{first['sample_id']} of task {first['task_id']} ({first['detail']}). All others are "
+            f"in {folder / 'outcomes.jsonl'}. Run the same command again to judge the rest; where "
+            "that does not help, `wmtp doctor` shows the state of the sandbox."
+        )
 
 
 def pass_metrics(outcomes: list[dict[str, Any]], ks: tuple[int, ...]) -> dict[str, Interval]:

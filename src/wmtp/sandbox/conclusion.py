@@ -7,11 +7,10 @@ import signal
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from wmtp.sandbox.program import Limits, Verdict
+from wmtp.sandbox.program import DETAIL_LENGTH, Limits, Verdict, one_line
 
 ENTERED = "entered"  # first line of every report: the child is confined
 IN_PROCESS = "in-process tests"
-DETAIL_LENGTH = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +19,7 @@ class Again:
 
     why: "inside" when its tests need its own classes in their process, "alone" when it ran out of
     wall time without using the CPU, "fault" when the sandbox failed. verdict: what counts if it
-    ends the same way again.
+    ends the same way again, alone on this machine.
     """
 
     why: Literal["inside", "alone", "fault"]
@@ -44,7 +43,9 @@ def conclude_split(judge: Report, candidate: Report, limits: Limits) -> Verdict 
         return limit
     if result is None:
         if judge["cause"] == "ended":
-            return _faulty(judge, f"the judge died ({_ending(judge)}) {judge['results']}")
+            # It was confined, and all that reached it since came from the tests and the program.
+            detail = f"the process with its tests died twice ({_ending(judge)}) {judge['results']}"
+            return Again("fault", Verdict("failed", judge["wall"], detail))
         return _limit(judge, limits, judge["wall"]) or _faulty(judge, judge["cause"])
     outcome, detail = result
     seconds = judge["wall"]
@@ -55,7 +56,7 @@ def conclude_split(judge: Report, candidate: Report, limits: Limits) -> Verdict 
     if outcome == "malformed":
         return Verdict("failed", seconds, f"an answer that is no plain data ({detail})")
     if outcome == "broken_tests":
-        return Verdict("error", seconds, f"the tests do not compile: {detail}")
+        return Verdict("error", seconds, f"the tests cannot be used: {detail}")
     return Verdict(outcome, seconds, detail)
 
 
@@ -68,10 +69,11 @@ def conclude_inside(report: Report, nonce: str, limits: Limits) -> Verdict | Aga
     if limit is not None:
         return limit
     result: list[Any] = next(iter(results_of(report)), [])
-    if len(result) != 3 or result[0] not in ("passed", "failed", "memory"):
+    known = len(result) == 3 and list(map(type, result)) == [str] * 3
+    if not known or result[0] not in ("passed", "failed", "memory"):
         return _ended_early(report, limits, report["wall"])
     outcome, secret = result[0], result[2]
-    detail = " ".join(str(result[1]).split())[:DETAIL_LENGTH]
+    detail = one_line(result[1], DETAIL_LENGTH - len(IN_PROCESS) - 3)
     if outcome == "passed" and secret != nonce:
         return Verdict("failed", report["wall"], f"a forged result ({IN_PROCESS})")
     detail = f"{detail} ({IN_PROCESS})" if detail else IN_PROCESS
@@ -124,7 +126,7 @@ def results_of(report: Report) -> list[Any]:
     for line in report["results"][1:]:
         try:
             result = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             break
         if not isinstance(result, list):
             break

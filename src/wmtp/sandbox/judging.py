@@ -11,6 +11,9 @@ from wmtp.sandbox.conclusion import Again
 from wmtp.sandbox.program import Program, Verdict
 from wmtp.sandbox.slot import Attempt, Slot, wait
 
+# After so many second tries in a row that changed nothing, it is not the machine that is slow.
+ALONE_IN_VAIN = 3
+
 
 class Judging:
     """One pass over `programs`. Holds no more of them than there are slots."""
@@ -20,6 +23,7 @@ class Judging:
         self._busy: list[Slot] = []
         self._fresh = (Attempt(i, program) for i, program in enumerate(programs))
         self._repeats: deque[Attempt] = deque()
+        self._alone_in_vain = 0
 
     def run(self) -> Iterator[tuple[int, Verdict]]:
         """Yield index and verdict of each program as they finish."""
@@ -71,15 +75,20 @@ class Judging:
         self._busy.remove(slot)
         self._idle.append(slot)
         if isinstance(result, Verdict):
+            if attempt.alone:
+                self._alone_in_vain = 0
             return attempt.index, result
         if result.why == "fault":
             slot.close()
         repeat = {
             "inside": replace(attempt, inside=True),
             "alone": replace(attempt, alone=True),
-            "fault": replace(attempt, after_fault=True),
+            "fault": replace(attempt, after_fault=True, alone=True),
         }[result.why]
         if repeat == attempt:  # it has been repeated for this before
+            self._alone_in_vain += result.why == "alone"
+            return attempt.index, result.verdict
+        if result.why == "alone" and self._alone_in_vain >= ALONE_IN_VAIN:
             return attempt.index, result.verdict
         self._repeats.append(repeat)
         return None

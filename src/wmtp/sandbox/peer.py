@@ -1,46 +1,39 @@
 """Calls between the judge and the candidate, two processes that share nothing but a socket.
 
 Plain data crosses by value. Functions, classes and instances stay where they are; the other side
-gets a `Remote` that forwards what is done to it. The judge compares plain values itself, so no
-`__eq__` of the candidate's ever sees an expected value: an operator with a `Remote` on one side and
-a plain value on the other is never forwarded.
+gets a reference (see `references.py`). The judge compares plain values itself, so no `__eq__` of
+the candidate's ever sees an expected value.
 """
 
 from __future__ import annotations
 
-import operator
+import importlib
 import socket
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from wmtp.sandbox import wire
 from wmtp.sandbox.codec import EXCEPTIONS, Malformed, decode, dumps, encode, loads
+from wmtp.sandbox.references import LENT, MUTABLE, Lent, Remote, extended, returned
 
 MESSAGE_LIMIT_BYTES = 32 << 20
+ERROR_TEXT_LENGTH = 10_000
 
-# What the judge may ask the candidate to do with an object of the candidate's.
-OBJECT_OPERATIONS: dict[str, Callable[..., Any]] = {
-    "call": lambda function, /, *args, **kwargs: function(*args, **kwargs),
-    "getattr": getattr,
-    "setattr": setattr,
-    "getitem": operator.getitem,
-    "setitem": operator.setitem,
-    "len": len,
-    "iter": iter,
-    "next": next,
-    "str": str,
-    "bool": bool,
-    "eq": operator.eq,
-    "isinstance": isinstance,
-}
+# What an exception may take along; others send their text alone.
+ERROR_ARGUMENTS = frozenset({type(None), bool, int, float, str, bytes})
+ITERATOR_MODULES = ("builtins", "itertools", "collections", "_collections")
+# These end a loop or a generator of the tests without a word (compare PEP 479).
+SILENT = (StopIteration, StopAsyncIteration, GeneratorExit)
 
 
 class Gone(BaseException):
-    """The other process ended, broke the protocol or sent too much; `except Exception` lets it by.
+    """The conversation cannot go on; `except Exception` lets it by.
 
-    `outcome` says which: "gone", "malformed" or "output_limit".
+    `outcome` says why: "gone" when the other process ended, "malformed" when it broke the protocol,
+    "output_limit" when it sent too much, "failed" when what it sent led the tests to hand over
+    something that cannot cross.
     """
 
     def __init__(self, outcome: str, reason: str = "") -> None:
@@ -49,76 +42,19 @@ class Gone(BaseException):
 
 
 class CannotCross(BaseException):
-    """The tests need something in the candidate that plain data and `Remote` cannot stand for.
+    """The tests need something in the candidate that plain data and references cannot stand for.
 
     Only what the tests do by themselves may raise this: it leads to the weaker in-process run,
     which a program must not be able to choose.
     """
 
 
-class Remote:
-    """An object that lives in the other process; what is done to it is done there."""
-
-    __slots__ = ("_handle", "_peer")
-
-    def __init__(self, peer: Peer, handle: int) -> None:
-        object.__setattr__(self, "_peer", peer)
-        object.__setattr__(self, "_handle", handle)
-
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        """Return what the call returns over there, or raise what it raises."""
-        return self._peer.request("call", self, *args, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return self._peer.request("getattr", self, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        self._peer.request("setattr", self, name, value)
-
-    def __getitem__(self, key: Any) -> Any:
-        return self._peer.request("getitem", self, key)
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self._peer.request("setitem", self, key, value)
-
-    def __len__(self) -> int:
-        return self._peer.request("len", self)
-
-    def __iter__(self) -> Any:
-        return self._peer.request("iter", self)
-
-    def __next__(self) -> Any:
-        return self._peer.request("next", self)
-
-    def __str__(self) -> str:
-        return self._peer.request("str", self)
-
-    def __bool__(self) -> bool:
-        return self._peer.request("bool", self)
-
-    def __eq__(self, other: object) -> Any:
-        if not isinstance(other, Remote):
-            return NotImplemented
-        return self._handle == other._handle or self._peer.request("eq", self, other)
-
-    def __hash__(self) -> int:
-        return hash(self._handle)
-
-    def __instancecheck__(self, instance: object) -> bool:
-        return isinstance(instance, Remote) and self._peer.request("isinstance", instance, self)
-
-    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
-        raise self._peer.cannot_cross("the tests subclass a class of the program")
-
-
 class Peer:
     """One end of the conversation.
 
     operations: what the other side may ask for. None marks the judge's end: there the other side
-    may only call the functions that the tests handed out, and values go out unchanged or not at
-    all, while the candidate's end reduces them to plain data.
+    may only use the functions and iterators that the tests handed out, and values go out unchanged
+    or not at all, while the candidate's end reduces them to plain data.
     """
 
     def __init__(
@@ -128,19 +64,17 @@ class Peer:
     ) -> None:
         self._connection = connection
         self._is_judge = operations is None
-        self._operations = {"call": self._call_own} if operations is None else operations
+        self._operations = operations or {"call": self._call_lent, "next": self._next_of_lent}
         self._objects: list[Any] = []
         self._handles: dict[int, int] = {}
+        self._references: dict[int, Remote | Lent] = {}
+        self._extended: dict[int, Any] = {}
         self._error_classes: dict[int, type[BaseException]] = {}
         self.fault: Gone | CannotCross | None = None
 
     def request(self, operation: str, /, *args: Any, **kwargs: Any) -> Any:
         """Have the other side do `operation`; return its result or raise its exception."""
-        try:
-            arguments = self._encode([list(args), kwargs])
-        except CannotCross as error:
-            raise self.cannot_cross(str(error)) from None
-        self._send({"do": operation, "args": arguments})
+        self._send({"do": operation, "args": self._encode([list(args), kwargs])})
         while True:
             message = self._receive()
             if "do" in message:
@@ -148,7 +82,11 @@ class Peer:
             elif "value" in message:
                 return self._decode(message["value"])
             else:
-                raise self._exception(message)
+                error = self._exception(message)
+                ends = operation == "next" and isinstance(error, StopIteration)
+                if self._is_judge and isinstance(error, SILENT) and not ends:
+                    raise RuntimeError(f"the program raised {message['name']}")
+                raise error
 
     def serve(self) -> None:
         """Answer requests until the other side hangs up."""
@@ -160,49 +98,79 @@ class Peer:
 
     def cannot_cross(self, reason: str) -> CannotCross:
         """Note that the tests cannot run across processes; return the exception to raise."""
-        self.fault = CannotCross(reason)
-        return self.fault
+        error = CannotCross(reason)
+        self.fault = self.fault or error
+        return error
+
+    def gone(self, outcome: str, reason: str) -> Gone:
+        """Note that the conversation is over; return the exception to raise."""
+        error = Gone(outcome, reason)
+        self.fault = self.fault or error
+        return error
 
     def _answer(self, message: dict[str, Any]) -> None:
         try:
-            arguments, keywords = self._decode(message["args"])
+            request = self._decode(message.get("args"))
+            if type(request) is not list or list(map(type, request)) != [list, dict]:
+                raise self.gone("malformed", "a request that is not in the protocol")
+            arguments, keywords = request
             operation = self._operations[message["do"]]
             result = operation(*arguments, **keywords)
             reply = {"value": self._encode(result)}
-        except Gone:
+        except (Gone, CannotCross):
             raise
         except BaseException as error:  # noqa: BLE001  whatever it is, it belongs to the caller
             reply = self._error(error)
         self._send(reply)
 
-    def _call_own(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        if not any(function is known for known in self._objects):
+    def _call_lent(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if id(function) not in self._handles:
             raise TypeError("this is not a function of the tests")
         return function(*args, **kwargs)
+
+    def _next_of_lent(self, iterator: Any) -> Any:
+        if id(iterator) not in self._handles:
+            raise TypeError("this is not an iterator of the tests")
+        return next(iterator)
 
     # ---- exceptions -------------------------------------------------------------------------
 
     def _error(self, error: BaseException) -> dict[str, Any]:
+        builtin = _builtin_base(type(error))
         lineage = type.mro(type(error))
-        builtin = next(c.__name__ for c in lineage if EXCEPTIONS.get(c.__name__) is c)
-        known = [self._handles[id(c)] for c in lineage if id(c) in self._handles]
+        own = lineage[: lineage.index(builtin) + (type(error) is builtin)]
+        known = [self._handles[id(c)] for c in own if id(c) in self._handles]
         try:
             text = str.__str__(str(error))
         except BaseException as inner:  # noqa: BLE001  a hostile __str__ must not hide the error
             text = f"(its text cannot be had: {type(inner).__name__})"
+        args: list[Any] = [text[:ERROR_TEXT_LENGTH]]
+        if type(error) is builtin and ERROR_ARGUMENTS.issuperset(map(type, error.args)):
+            args = list(error.args)
         name = type(error).__name__
-        return {"raise": builtin, "name": name, "text": text[:10_000], "classes": known}
+        return {
+            "raise": builtin.__name__,
+            "name": name,
+            "args": self._encode(args),
+            "classes": known,
+        }
 
     def _exception(self, message: dict[str, Any]) -> BaseException:
+        args = self._decode(message.get("args"))
+        name = message.get("name")
         try:
             classes = [self._error_classes.get(handle) for handle in message["classes"]]
             kind = next((c for c in classes if c), None) or EXCEPTIONS[message["raise"]]
-            text, name = str(message["text"]), str(message["name"])
         except (KeyError, TypeError):
-            raise self._gone("malformed", "an answer that is not in the protocol") from None
-        if issubclass(kind, (BaseExceptionGroup, UnicodeError)):
-            kind = ValueError if issubclass(kind, ValueError) else Exception
-        error = kind(text)
+            raise self.gone("malformed", "an exception that is not in the protocol") from None
+        plain = type(args) is list and ERROR_ARGUMENTS.issuperset(map(type, args))
+        # Some versions of Python crash on the text of a Unicode error at a place before the first.
+        odd = (
+            plain and issubclass(kind, UnicodeError) and any(type(a) is int and a < 0 for a in args)
+        )
+        if not plain or odd or type(name) is not str:
+            raise self.gone("malformed", "an exception that is not in the protocol")
+        error = _exception_of(kind, args)
         error.candidate_name = name  # type: ignore[attr-defined]
         return error
 
@@ -212,45 +180,99 @@ class Peer:
         return encode(value, self._refer, reduce=not self._is_judge)
 
     def _refer(self, value: Any) -> dict[str, Any]:
-        if isinstance(value, Remote):
+        """Return the node that stands for something that is not plain."""
+        if isinstance(value, (Remote, Lent)):
             return {"yours": value._handle}
-        if isinstance(value, types.ModuleType):
-            return {"module": value.__name__}
+        if self._is_judge:
+            return self._lend(value)
+        if isinstance(value, type) and issubclass(value, BaseException):
+            return {"exception": [self._handle(value), _builtin_base(value).__name__]}
+        return {"mine": self._handle(value)}
+
+    def _lend(self, value: Any) -> dict[str, Any]:
+        """Return the node for something of the tests'; a `CannotCross` when there is none.
+
+        Whatever a program can send, and make of it by sending other things, has to have one, or be
+        refused as the program's fault.
+        """
+        plain = returned(value)
+        if plain is not value:
+            return self._encode(plain)
         if isinstance(value, type) and "candidate_handle" in vars(value):
             return {"yours": vars(value)["candidate_handle"]}
-        if self._is_judge and (not callable(value) or isinstance(value, type)):
-            raise CannotCross(f"the tests hand over a {type(value).__name__}")
+        name = _name_in_library(value)
+        if name is not None:
+            return {"library": name}
+        if isinstance(value, BaseException):
+            return {"error": [self._encode(type(value)), self._encode(list(value.args))]}
+        if isinstance(value, type):
+            if value.__module__ == "builtins" or value.__module__.startswith("wmtp."):
+                raise self.gone("failed", f"the tests hand over the type {value.__name__}")
+        elif type(value) is object:
+            return {"lent": [self._handle(value), "object"]}
+        elif callable(value):
+            return {"lent": [self._handle(value), "function"]}
+        elif isinstance(value, Iterator) and type(value).__module__ in ITERATOR_MODULES:
+            return {"lent": [self._handle(value), "iterator"]}
+        elif isinstance(value, tuple) and type(value).__module__ in sys.stdlib_module_names:
+            return self._encode(tuple(value))  # such as `Decimal.as_tuple()`
+        raise self.cannot_cross(f"the tests hand over a {type(value).__name__}")
+
+    def _handle(self, value: Any) -> int:
         handle = self._handles.setdefault(id(value), len(self._objects))
         if handle == len(self._objects):
-            self._objects.append(value)
-        if isinstance(value, type) and issubclass(value, BaseException):
-            base = next(c.__name__ for c in type.mro(value) if EXCEPTIONS.get(c.__name__) is c)
-            return {"exception": [handle, base]}
-        return {"mine": handle}
+            self._objects.append(value)  # which also keeps its id from being used again
+        return handle
 
     def _decode(self, node: Any) -> Any:
         try:
-            return decode(node, self._resolve)
+            return decode(node, self._resolve, self._extend)
         except Malformed as error:
-            raise self._gone("malformed", str(error)) from None
+            raise self.gone("malformed", str(error)) from None
 
     def _resolve(self, tag: str, body: Any) -> Any:
-        if tag == "mine":
-            return Remote(self, operator.index(body))
-        if tag == "yours" and body >= 0:
-            try:
-                return self._objects[body]
-            except IndexError:
-                raise Malformed("a reference to nothing") from None
-        if tag == "module" and body in sys.stdlib_module_names:
-            return sys.modules[body]
+        if tag == "yours" and type(body) is int and 0 <= body < len(self._objects):
+            return self._objects[body]
+        resolved = (self._of_program if self._is_judge else self._of_tests)(tag, body)
+        if resolved is None:
+            raise Malformed(f"unknown tag {tag[:100]!r}")
+        return resolved
+
+    def _extend(self, plain: Any, remote: Any) -> Any:
+        value = extended(plain, remote)
+        if isinstance(value, MUTABLE):
+            return value
+        return self._extended.setdefault(remote._handle, value)  # the same one for `is`
+
+    def _of_program(self, tag: str, body: Any) -> Any:
+        """Return what stands in the judge for something of the program's."""
+        if tag == "mine" and type(body) is int:
+            return self._references.setdefault(body, Remote(self, body))
         if tag == "exception":
             handle, base = body
             if handle not in self._error_classes:
                 made = type("CandidateError", (EXCEPTIONS[base],), {"candidate_handle": handle})
                 self._error_classes[handle] = made
             return self._error_classes[handle]
-        raise Malformed(f"unknown tag {tag!r}")
+        return None
+
+    def _of_tests(self, tag: str, body: Any) -> Any:
+        """Return what stands in the candidate for something of the tests'."""
+        if tag == "lent":
+            handle, kind = body
+            return self._references.setdefault(handle, LENT[kind](self, handle))
+        if tag == "type":
+            return body
+        if tag == "library":
+            module, path = body
+            found: Any = importlib.import_module(module)
+            for name in filter(None, path.split(".")):
+                found = getattr(found, name)
+            return found
+        if tag == "error":
+            kind, args = (self._decode(part) for part in body)
+            return _exception_of(kind, args)
+        return None
 
     # ---- messages ---------------------------------------------------------------------------
 
@@ -261,23 +283,51 @@ class Peer:
         try:
             wire.send(self._connection, payload)
         except OSError as error:
-            raise self._gone("gone", str(error)) from None
+            raise self.gone("gone", str(error)) from None
 
     def _receive(self) -> dict[str, Any]:
         try:
             message = loads(wire.receive(self._connection, MESSAGE_LIMIT_BYTES))
         except (OSError, EOFError) as error:
-            raise self._gone("gone", str(error)) from None
+            raise self.gone("gone", str(error)) from None
         except wire.MessageTooLarge as error:
-            raise self._gone("output_limit", str(error)) from None
+            raise self.gone("output_limit", str(error)) from None
         except Malformed as error:
-            raise self._gone("malformed", str(error)) from None
+            raise self.gone("malformed", str(error)) from None
         if type(message) is not dict:
-            raise self._gone("malformed", "a message that is not in the protocol")
+            raise self.gone("malformed", "a message that is not in the protocol")
         if "overflow" in message:
-            raise self._gone("output_limit", f"a value of {message['overflow']} bytes")
+            if type(message["overflow"]) is not int:
+                raise self.gone("malformed", "a message that is not in the protocol")
+            raise self.gone("output_limit", f"a value of {message['overflow']} bytes")
         return message
 
-    def _gone(self, outcome: str, reason: str) -> Gone:
-        self.fault = self.fault or Gone(outcome, reason)
-        return Gone(outcome, reason)
+
+def _builtin_base(kind: type) -> type[BaseException]:
+    return next(c for c in type.mro(kind) if EXCEPTIONS.get(c.__name__) is c)
+
+
+def _exception_of(kind: type[BaseException], args: list[Any]) -> BaseException:
+    """Return `kind(*args)`, or one of its plainer bases where that cannot be made."""
+    for base in type.mro(kind):
+        try:
+            return base(*args)
+        except (TypeError, ValueError):
+            continue
+    return BaseException(*args)
+
+
+def _name_in_library(value: Any) -> list[Any] | None:
+    """Return module and path of a module, class or function of the standard library, or None."""
+    module: Any = getattr(value, "__module__", None)
+    path: Any = getattr(value, "__qualname__", None)
+    if isinstance(value, types.ModuleType):
+        module, path = value.__name__, ""
+    if type(module) is not str or type(path) is not str:
+        return None
+    if module.partition(".")[0] not in sys.stdlib_module_names:
+        return None
+    found: Any = sys.modules.get(module)
+    for name in filter(None, path.split(".")):
+        found = getattr(found, name, None)
+    return [module, path] if found is value else None

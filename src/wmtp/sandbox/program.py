@@ -6,6 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 OutcomeName = Literal["passed", "failed", "timeout", "memory", "output_limit", "error"]
+DETAIL_LENGTH = 300
+
+
+def one_line(text: str, length: int = DETAIL_LENGTH) -> str:
+    """Return the beginning of `text` as one printable line of at most `length` characters."""
+    line = " ".join(text[: 10 * length].split())[:length]
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +42,13 @@ class Verdict:
     """What became of one program.
 
     outcome: `passed` only when all tests ran to their end without an exception. detail: one line
-    for people, such as the exception; never trusted. seconds: wall time.
+    for people, such as the exception; never trusted, and cleaned here whatever it was. seconds:
+    wall time.
     """
 
     outcome: OutcomeName
     seconds: float
     detail: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "detail", one_line(self.detail))
