@@ -98,6 +98,32 @@ def test_a_bug_keeps_its_traceback() -> None:
     assert "hunter2" not in done.stderr
 
 
+def test_a_full_disk_behind_standard_output() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "wmtp", "list"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "Cannot write: the disk, or what standard output goes to, is full. Free some space.\n"
+    )
+
+
+def test_arguments_that_are_not_utf_8_are_refused() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "wmtp", "check", b"caf\xe9.yaml"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(r"'caf\udce9.yaml': not UTF-8. Rename that file")
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**31)])
+def test_seeds_have_bounds(tmp_path: Path, seed: str) -> None:
+    done = run("eval", str(tmp_path), "--seed", seed)
+    assert done.exit_code == 2
+    assert "Invalid value for '--seed'" in done.stderr
+
+
 # ---- check --------------------------------------------------------------------------------------
 
 

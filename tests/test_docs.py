@@ -11,6 +11,12 @@ from typer.testing import CliRunner
 
 from tests.tiny import tiny_config
 from wmtp.cli import app
+from wmtp.config.environment import Environment
+from wmtp.config.load import load_document
+from wmtp.data.example import Example
+from wmtp.data.jsonl import write_examples
+from wmtp.data.tokenizer import train_tokenizer
+from wmtp.pipeline.train import train
 from wmtp.registry import ALGORITHMS, SOURCES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -82,6 +88,23 @@ def test_the_readmes_python_runs(tmp_path: Path) -> None:
     scope: dict[str, object] = {}
     exec(block.replace("path/to/llama", str(tmp_path)), scope)
     assert scope["ce"].shape == (2, 64, 4)
+
+
+def test_the_readmes_settings_for_a_pretrained_model_are_accepted(tmp_path: Path) -> None:
+    model, data = tmp_path / "model", tmp_path / "data.jsonl"
+    train_tokenizer([f"{i} = {i}" for i in range(300)], 270).save_pretrained(model)
+    config = tiny_config(vocab_size=270)
+    AutoModelForCausalLM.from_config(config).save_pretrained(model)
+    write_examples(data, [Example(f"t/{i}", f"{i} =", f" {i}") for i in range(40)])
+    text = " ".join(README.split())
+    sentence = re.search(r"A pretrained model instead of one from scratch: `(.*?)`", text)
+    settings = re.findall(r"--set (\S+)", sentence[1].replace("FOLDER", str(model)))
+    assert len(settings) == 3
+    document = load_document(ROOT / "recipes" / "mbpp-baseline.yaml", settings)
+    small = [f"data={{source: jsonl, path: {data}, max_length: 32, validation_split: null}}"]
+    document.override([*small, "evaluation=null", "optimization.epochs=1"])
+    where = Environment(output_root=str(tmp_path), device="cpu", tracking={"enabled": False})
+    assert train(document, where).totals()["steps"] == 40 // 16
 
 
 def test_the_scheme_of_the_documentation_keeps_the_contract() -> None:

@@ -76,7 +76,8 @@ def test_outcomes_come_in_the_order_of_the_samples(sandbox: Sandbox, benchmark: 
         ("squares/0", 1, "passed"),
     ]
     assert all(
-        o.keys() == {"task_id", "sample_id", "outcome", "seconds", "detail"} for o in outcomes
+        o.keys() == {"task_id", "sample_id", "outcome", "seconds", "detail", "sha256"}
+        for o in outcomes
     )
     assert calls == [(k, 4) for k in range(5)]
 
@@ -97,6 +98,37 @@ def test_a_resumed_run_judges_only_what_is_missing(
     assert changed in again
     keys = [(o["task_id"], o["sample_id"]) for o in map(json.loads, path.read_text().splitlines())]
     assert len(keys) == len(set(keys)) == 4
+
+
+def test_an_outcome_of_another_program_is_judged_again(
+    sandbox: Sandbox, benchmark: Squares, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "outcomes.jsonl"
+
+    def judged(samples: list[dict[str, Any]]) -> tuple[list[str], int]:
+        """Return the outcomes, and how many of them are new."""
+        calls: list[int] = []
+        outcomes = judge(
+            samples,
+            benchmark,
+            sandbox=sandbox,
+            outcomes_path=path,
+            progress=lambda done, _: calls.append(done),
+        )
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        assert sorted(lines, key=str) == sorted(outcomes, key=str)
+        return [outcome["outcome"] for outcome in outcomes], len(calls) - 1
+
+    assert judged(SAMPLES) == (["passed", "failed", "failed", "passed"], 4)
+    changed = [*SAMPLES[:3], {**SAMPLES[3], "completion": " return x"}]
+    assert judged(changed) == (["passed", "failed", "failed", "failed"], 1)
+    assert judged(SAMPLES[:3]) == (["passed", "failed", "failed"], 0)
+    tasks = [Task(t.task_id, t.prompt, "assert True") for t in benchmark.tasks()]
+    monkeypatch.setattr(benchmark, "tasks", lambda: tasks)
+    assert judged(SAMPLES[:3]) == (["passed"] * 3, 3)
+    path.write_text('{"task_id": "squares/1", "outcome": "passed"}\n')
+    with pytest.raises(DataError, match=r"outcomes\.jsonl:1: there is no 'sample_id'"):
+        judged(SAMPLES)
 
 
 def test_a_finished_run_needs_no_sandbox(
@@ -183,6 +215,23 @@ def test_a_sample_id_given_twice_is_an_error(sandbox: Sandbox, benchmark: Square
     samples = [{"task_id": "squares/1", "completion": "", "sample_id": "a"}] * 2
     with pytest.raises(DataError, match="'squares/1' with sample_id 'a' twice"):
         judge(samples, benchmark, sandbox=sandbox)
+
+
+@pytest.mark.parametrize(
+    ("sample", "message"),
+    [
+        ({"task_id": "square/1"}, r"samples\.jsonl:2: .* 'square/1'\. Did you mean 'squares/1'\?"),
+        ({"task_id": "squares/1", "sample_id": 0}, r"samples\.jsonl:2: .* sample_id 0 twice"),
+    ],
+)
+def test_samples_that_do_not_fit_the_benchmark_are_named(
+    benchmark: Squares, tmp_path: Path, sample: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "samples.jsonl"
+    records = [{"task_id": "squares/1", "completion": ""}, {"completion": "", **sample}]
+    path.write_text("\n".join(map(json.dumps, records)))
+    with pytest.raises(DataError, match=message):
+        read_samples(path, benchmark=benchmark)
 
 
 def test_samples_are_read_with_everything_in_them(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ LAYERS = (
     {"report"},
     {"pipeline", "doctor"},
     {"cli"},
+    {"__main__"},
 )
 LAYER_OF = {part: layer for layer, parts in enumerate(LAYERS) for part in parts}
 
@@ -45,7 +46,7 @@ THIRD_PARTY = {
     "run_folder": set(),
     "inventory": set(),
     "provenance": set(),
-    "tracking": {"mlflow"},
+    "tracking": {"mlflow", "sqlalchemy"},
     "display": {"rich"},
     "config": {"pydantic", "pydantic_core", "yaml"},
     "losses": {"torch", "jaxtyping"},

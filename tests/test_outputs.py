@@ -19,6 +19,7 @@ from wmtp.outputs import (
     atomic_write_json,
     atomic_write_text,
     numbered_jsonl,
+    read_json_object,
     read_jsonl,
     writing,
 )
@@ -50,6 +51,34 @@ def test_text_and_json_replace_what_was_there(tmp_path: Path) -> None:
     atomic_write_json(file, {"b": 1, "a": "größer"})
     assert file.read_text(encoding="utf-8") == '{\n  "b": 1,\n  "a": "größer"\n}\n'
     assert leftovers(tmp_path) == []
+
+
+def test_text_that_is_not_utf_8_is_written_as_escapes(tmp_path: Path) -> None:
+    record = {"path": "caf\udce9 é"}
+    atomic_write_json(tmp_path / "a.json", record)
+    assert read_json_object(tmp_path / "a.json") == record
+    with append_jsonl(tmp_path / "a.jsonl") as lines:
+        lines.write(record)
+    assert (tmp_path / "a.jsonl").read_text() == '{"path": "caf\\udce9 é"}\n'
+    assert read_jsonl(tmp_path / "a.jsonl") == [record]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"", r"not valid JSON \(Expecting value.*Restore this file, or delete it"),
+        (b"\xff", r"not valid JSON"),
+        (b"[" * 100_000, r"not valid JSON \(nested too deeply\)"),
+        (b"[]", r"expected a JSON object, found list\. Restore this file"),
+    ],
+)
+def test_a_file_that_holds_no_json_object_is_named(tmp_path: Path, text: bytes, words: str) -> None:
+    file = tmp_path / "a.json"
+    with pytest.raises(DataError, match=r"a\.json: cannot be read \(No such file"):
+        read_json_object(file)
+    file.write_bytes(text)
+    with pytest.raises(DataError, match=rf"a\.json: {words}"):
+        read_json_object(file)
 
 
 def test_files_are_readable_as_the_umask_says(tmp_path: Path) -> None:
@@ -274,6 +303,8 @@ def test_reading_numbers_lines_and_skips_blank_ones(tmp_path: Path) -> None:
         (b"{'a': 1}", r"a\.jsonl:2: not valid JSON \(.*Mend or remove this line"),
         (b"[1]", r"a\.jsonl:2: expected a JSON object, found list"),
         (b'"\xff"', r"a\.jsonl:2: not valid JSON"),
+        (b"[" * 100_000, r"a\.jsonl:2: not valid JSON \(nested too deeply\)"),
+        (b'{"a": {"b": 1, "b": 1}}', r"a\.jsonl:2: .* key 'b' is given twice\)\. Mend"),
     ],
 )
 def test_a_malformed_line_is_named(tmp_path: Path, line: bytes, words: str) -> None:

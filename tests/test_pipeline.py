@@ -272,7 +272,11 @@ def test_critic_trains_and_logs_its_value(data: Path, tmp_path: Path) -> None:
     [
         ({"algorithm": {"name": "rho1-wmpt"}}, ConfigError, "Did you mean 'rho1-wmtp'"),
         ({"algorithm": {"name": "mtp-baseline", "keep": 1}}, ConfigError, "keep"),
-        ({"data": {"source": "jsonl", "path": "absent.jsonl"}}, DataError, "absent.jsonl"),
+        (
+            {"data": {"source": "jsonl", "path": "absent.jsonl", "max_length": 64}},
+            DataError,
+            "absent.jsonl",
+        ),
     ],
 )
 def test_bad_settings(data, tmp_path, changes, error, message) -> None:
@@ -368,6 +372,17 @@ def test_evaluation_of_a_run(data: Path, mbpp: Path, tmp_path: Path) -> None:
     assert (folder / "samples.jsonl").read_bytes() == samples
     page = write_page(run.path)
     assert "pass@1" in page.read_text()
+    # The same weights at another place are the same evaluation; other prompts are not.
+    moved = run.path.rename(tmp_path / "moved")
+    moved_folder = moved / "evaluation" / "mbpp"
+    evaluate(moved, document, where, output=moved_folder)
+    assert (moved_folder / "samples.jsonl").read_bytes() == samples
+    moved.rename(run.path)
+    text = mbpp.read_text()
+    mbpp.write_text(text.replace("to add 11", "to add eleven"))
+    with pytest.raises(OutputError, match=r"other settings is there \(prompts: "):
+        evaluate(run.path, document, where)
+    mbpp.write_text(text)
     other = evaluation_document(run.path, "mbpp", str(mbpp), None, ["max_new_tokens=9"])
     with pytest.raises(OutputError, match="max_new_tokens: 8 there, 9 now"):
         evaluate(run.path, other, where)
@@ -380,6 +395,29 @@ def test_evaluation_of_a_run(data: Path, mbpp: Path, tmp_path: Path) -> None:
     (cut / "samples.jsonl").write_text("".join(lines[:7]) + lines[7][:20])
     evaluate(run.path, drawn, where, output=cut)
     assert (cut / "samples.jsonl").read_text() == "".join(lines)
+
+
+@needs_isolation
+def test_a_refused_evaluation_leaves_nothing_behind(data: Path, mbpp: Path, tmp_path: Path) -> None:
+    run = train(recipe(data), environment(tmp_path))
+    where = environment(tmp_path, sandbox={"workers": 1})
+    document = evaluation_document(run.path, "mbpp", str(mbpp), None, ["max_new_tokens=1000"])
+    with pytest.raises(DataError, match="1000 new ones do not fit"):
+        evaluate(run.path, document, where)
+    assert not run.evaluation("mbpp").exists()
+    samples = tmp_path / "samples.jsonl"
+    samples.write_text('{"task_id": "mbpp/111", "completion": ""}\n')
+    with pytest.raises(DataError, match=r"samples\.jsonl:1: this benchmark has no task 'mbpp/111'"):
+        judge_samples(samples, document, where, output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    document = evaluation_document(None, "minicode", None, None, ["num_problems=1"])
+    with pytest.raises(DataError, match="minicode: no task with these settings"):
+        evaluate(run.path, document, where)
+    run.evaluation("mbpp").mkdir(parents=True)
+    (run.evaluation("mbpp") / "settings.json").write_text("")
+    document = evaluation_document(run.path, "mbpp", str(mbpp), None, ["max_new_tokens=8"])
+    with pytest.raises(DataError, match=r"settings\.json: not valid JSON"):
+        evaluate(run.path, document, where)
 
 
 @needs_isolation

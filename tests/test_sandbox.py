@@ -562,6 +562,17 @@ def test_limits_only_keeps_the_limits_and_the_verdicts() -> None:
     assert [v.outcome for v in screened] == ["passed", "failed", "timeout"]
 
 
+@pytest.mark.parametrize("home", ["/", "//", "", "/usr", "here", "/proc/none"])
+def test_a_home_folder_that_is_none_is_not_looked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, home: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine").touch()
+    assert tiers._home_entries() == [str(tmp_path / "mine")]
+    monkeypatch.setenv("HOME", home)
+    assert tiers._home_entries() == []
+
+
 def test_bubblewrap_isolates_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reason = tiers.why_unavailable("bubblewrap")
     if reason is not None:

@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 
 from wmtp import tracking
 from wmtp.config.environment import TrackingSection
-from wmtp.errors import ConfigError, OutputError
+from wmtp.errors import ConfigError, DataError, OutputError
 from wmtp.tracking import RUN_FILE, Tracker, sqlite_path
 
 PARAMS = {"seed": 1, "model": {"num_heads": 4, "none": None, "empty": {}}}
@@ -144,6 +144,22 @@ def test_a_store_that_does_not_answer_at_the_start(
     (tmp_path / "file").write_text("")
     section = TrackingSection(uri=f"sqlite:///{tmp_path}/file/mlflow.db")
     with pytest.raises(OutputError, match=r"mlflow\.db: cannot be written"):
+        Tracker(section, tmp_path).start("x", {})
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("hello")
+    section = TrackingSection(uri=f"sqlite:///{tmp_path}/mlflow.db")
+    with pytest.raises(ConfigError, match=r"tracking\.uri: .*file is not a database.* correct the"):
+        Tracker(section, tmp_path).start("x", {})
+
+
+@pytest.mark.parametrize(("text", "message"), [("", "not valid JSON"), ("{}", "uri and run_id")])
+def test_a_broken_file_of_the_run_is_named(
+    tmp_path: Path, section: TrackingSection, text: str, message: str
+) -> None:
+    (tmp_path / RUN_FILE).write_text(text)
+    with pytest.raises(DataError, match=rf"mlflow\.json: .*{message}"):
         Tracker(section, tmp_path).start("x", {})
 
 

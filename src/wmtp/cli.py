@@ -6,7 +6,10 @@ traceback (exit 1); Ctrl-C exits 130.
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import sys
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
@@ -36,6 +39,7 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
+            _require_utf8(ctx.args)
             return super().invoke(ctx)
         except WmtpError as error:
             typer.echo(str(error), err=True)
@@ -46,6 +50,13 @@ class _Commands(TyperGroup):
                 err=True,
             )
             raise typer.Exit(130) from None
+
+
+def _require_utf8(arguments: list[str]) -> None:
+    """Refuse what libraries below (tokenizers, MLflow) take for no path and no text."""
+    for argument in arguments:
+        if any("\ud800" <= character <= "\udfff" for character in argument):
+            raise ConfigError(f"{argument!r}: not UTF-8. Rename that file or folder, or retype it.")
 
 
 app = typer.Typer(
@@ -166,7 +177,7 @@ def evaluate(
     data: Annotated[str | None, typer.Option(metavar="PATH", help="The benchmark's file.")] = None,
     protocol: Annotated[str | None, typer.Option(help="Named sampling settings.")] = None,
     settings: RecipeSettings = None,
-    seed: Annotated[int, typer.Option(help="Seeds the sampling.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seeds the sampling.")] = 0,
     env: EnvironmentFile = None,
     set_env: EnvironmentSettings = None,
     output: Output = None,
@@ -273,4 +284,15 @@ def _metrics_table(folder: Path) -> str:
 
 def main() -> None:
     """Run the command line."""
-    app(prog_name="wmtp")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for paths that are not UTF-8
+    try:
+        app(prog_name="wmtp")
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        typer.echo(
+            "Cannot write: the disk, or what standard output goes to, is full. Free some space.",
+            err=True,
+        )
+        sys.exit(2)

@@ -58,7 +58,7 @@ def _docstring_line(location: str) -> str:
 
 
 def _first_comment(file: Path) -> str:
-    lines: Iterable[str] = file.read_text(encoding="utf-8").splitlines()
+    lines: Iterable[str] = file.read_text(encoding="utf-8", errors="replace").splitlines()
     return next((line.lstrip("# ") for line in lines if line.startswith("#")), "")
 
 

@@ -134,7 +134,9 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with partial.open(mode.replace("w", "x"), encoding=encoding) as file:
+            # Half of a surrogate pair, as in a path that is not UTF-8, becomes an escape.
+            errors = encoding and "backslashreplace"
+            with partial.open(mode.replace("w", "x"), encoding=encoding, errors=errors) as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -246,6 +248,33 @@ def append_jsonl(path: str | Path) -> JsonlWriter:
     return JsonlWriter(path)
 
 
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in the file `path`; anything else there is a `DataError`."""
+    fix = "Restore this file, or delete it to have it written again."
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}). Check the path.") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not valid JSON ({_reason(error)}). {fix}") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: expected a JSON object, found {type(value).__name__}. {fix}")
+    return value
+
+
+def _reason(error: ValueError | RecursionError) -> str:
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return `pairs` as a dictionary; a key given twice is a `ValueError`."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} is given twice")
+    return found
+
+
 def _repair_last_line(path: Path) -> None:
     """End the last line of `path`: complete it when it only lacks its newline, else drop it."""
     if not path.exists():
@@ -258,7 +287,7 @@ def _repair_last_line(path: Path) -> None:
             return
         try:
             json.loads(last)
-        except ValueError:
+        except (ValueError, RecursionError):
             file.truncate(end - len(last))
         else:
             file.write(b"\n")
@@ -278,10 +307,10 @@ def numbered_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if not line.strip():
                 continue
             try:
-                record = json.loads(line.decode("utf-8-sig"))
-            except ValueError as error:
+                record = json.loads(line.decode("utf-8-sig"), object_pairs_hook=_unique)
+            except (ValueError, RecursionError) as error:
                 raise DataError(
-                    f"{path}:{number}: not valid JSON ({error}). Mend or remove this line."
+                    f"{path}:{number}: not valid JSON ({_reason(error)}). Mend or remove this line."
                 ) from error
             if not isinstance(record, dict):
                 raise DataError(

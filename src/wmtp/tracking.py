@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -16,8 +15,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from wmtp.config.environment import TrackingSection
-from wmtp.errors import ConfigError
-from wmtp.outputs import atomic_write_json, writing
+from wmtp.errors import ConfigError, DataError
+from wmtp.outputs import atomic_write_json, read_json_object, writing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -159,10 +158,14 @@ class Tracker:
             self._failing = False
 
     def _stored_run_id(self) -> str | None:
-        try:
-            stored = json.loads((self.folder / RUN_FILE).read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        file = self.folder / RUN_FILE
+        if not file.exists():
             return None
+        stored = read_json_object(file)
+        if not stored.keys() >= {"uri", "run_id"}:
+            raise DataError(
+                f"{file}: expected uri and run_id. Delete it to start a new MLflow run."
+            )
         return str(stored["run_id"]) if stored["uri"] == self.section.uri else None
 
 
@@ -176,11 +179,12 @@ def _answering(uri: str) -> Iterator[None]:
     """Turn a store that does not answer into a `ConfigError` (`OutputError` for a SQLite file)."""
     _configure()
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError  # of a file that is no database
 
     try:
         with writing(sqlite_path(uri) or uri):
             yield
-    except (MlflowException, OSError) as error:
+    except (MlflowException, OSError, SQLAlchemyError) as error:
         raise ConfigError(
             f"tracking.uri: MLflow store {uri} does not answer ({_first_line(error)}). Start it, "
             "correct the URI, or set tracking.enabled to false in the environment."

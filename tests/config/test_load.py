@@ -11,12 +11,19 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import Field
 
+from wmtp.algorithms.critic import Critic
 from wmtp.config import yaml_text
 from wmtp.config.environment import Environment
 from wmtp.config.load import dump, load_document, load_environment, load_recipe
 from wmtp.config.options import resolve_options
-from wmtp.config.recipe import AlgorithmSection, Recipe, Section
-from wmtp.config.secrets import names_secret, without_secrets
+from wmtp.config.recipe import (
+    AlgorithmSection,
+    EvaluationSection,
+    Recipe,
+    Section,
+    TokenizerSection,
+)
+from wmtp.config.secrets import hidden, names_secret, without_secrets
 from wmtp.errors import ConfigError
 
 RECIPE = """\
@@ -112,11 +119,15 @@ def test_scalars_are_typed_as_yaml_1_2_types_them(text: str, value: object) -> N
 
 
 def test_merge_keys_and_aliases() -> None:
-    text = "base: &base {a: 1, b: 2}\nchild:\n  <<: *base\n  b: 3\nsame: *base\n"
+    text = (
+        "base: &base {a: 1, b: 2}\nchild: &child\n  <<: *base\n  b: 3\nsame: *base\n"
+        "two: {<<: [*child, *base], c: 4}\n"
+    )
     parsed = yaml_text.parse(text, "x")
     assert parsed.problems == []
     assert parsed.data["child"] == {"a": 1, "b": 3}
     assert parsed.data["same"] == {"a": 1, "b": 2}
+    assert parsed.data["two"] == {"a": 1, "b": 3, "c": 4}
 
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
@@ -177,6 +188,12 @@ def test_a_variable_that_is_not_set_is_named(write: Write, monkeypatch: pytest.M
 # ---- mistakes -----------------------------------------------------------------------------------
 
 
+def bomb(first: str, level: str, num_levels: int) -> str:
+    """Return YAML in which each level repeats aliases of the one before."""
+    levels = [f"a{i}: &a{i} {level.format(f'*a{i - 1}')}\n" for i in range(1, num_levels + 1)]
+    return f"a0: &a0 {first}\n" + "".join(levels)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -188,6 +205,13 @@ def test_a_variable_that_is_not_set_is_named(write: Write, monkeypatch: pytest.M
         ("a: &x [*x]\n", r"recipe\.yaml:1 a\.0: an alias refers to what contains it"),
         ("? [1]\n: 2\n", r"recipe\.yaml:1: a key must be a plain name\."),
         ("a: !!python/name:os.system x\n", r"recipe\.yaml:1 a: cannot be read: "),
+        ("a: {<<: 5}\n", r"recipe\.yaml:1 a\.<<: expected an alias of a group of settings\."),
+        ("a: &a {<<: *a}\n", r"recipe\.yaml: nested too deeply\."),
+        ("a: " + "[" * 2000, r"recipe\.yaml: nested too deeply\."),
+        ("a: " + "[" * 400 + "]" * 400, r"recipe\.yaml: nested too deeply\."),
+        (f"a: [{'1, ' * 10_000}]\n", r"recipe\.yaml: more than 10,000 keys and values, "),
+        (bomb("[1]", "[{0}, {0}, {0}, {0}, {0}, {0}, {0}, {0}, {0}]", 9), "more than 10,000"),
+        (bomb("{x: 1}", "{{<<: [{0}, {0}]}}", 25), "more than 10,000"),
     ],
 )
 def test_broken_files(write: Write, text: str, expected: str) -> None:
@@ -234,6 +258,63 @@ def test_each_mistake_names_line_field_and_fix(write: Write, right: str) -> None
     wrong, expected = MISTAKES[right]
     found = message(load_recipe, write(RECIPE.replace(right, wrong))).splitlines()
     assert f"recipe.yaml:{expected}" in found
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("seed=true", "a whole number, found True"),
+        ("seed='1'", "a whole number, found '1'"),
+        ("seed=1.5", "a whole number, found 1.5"),
+        ("optimization.learning_rate=true", "a number, found True"),
+        ("optimization.learning_rate='1'", "a number, found '1'"),
+        ("model.architecture.tie_embeddings=1", "true or false, found 1"),
+        ("model.architecture.tie_embeddings=no", "true or false, found 'no'"),
+    ],
+)
+def test_values_of_another_type_are_refused(write: Write, setting: str, expected: str) -> None:
+    found = message(load_recipe, write(RECIPE), [setting])
+    assert found.startswith(f"--set {setting}: expected {expected}. Meaning: ")
+
+
+def test_whole_numbers_are_whole_however_they_are_written(write: Write) -> None:
+    settings = ["optimization.learning_rate=1", "optimization.steps=1e3", "seed=2.0"]
+    recipe, _ = load_recipe(write(RECIPE), settings)
+    optimization = recipe.optimization
+    assert (optimization.learning_rate, optimization.steps, recipe.seed) == (1.0, 1000, 2)
+    assert (type(optimization.learning_rate), type(optimization.steps)) == (float, int)
+
+
+def test_null_for_a_group_with_defaults_means_these(write: Write) -> None:
+    changes = ["model.architecture=null", "model.pretrained=x", "tokenizer=null", "evaluation=null"]
+    recipe, _ = load_recipe(write(RECIPE), changes)
+    assert (recipe.tokenizer, recipe.evaluation) == (TokenizerSection(), EvaluationSection())
+    assert load_environment(None, ["sandbox=null", "tracking=null"]) == Environment()
+    assert Critic.Config.model_validate({"value_phase": None}) == Critic.Config()
+    assert message(load_recipe, write(RECIPE), ["data=null"]).startswith(
+        "--set data=null: expected"
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("model.architecture.max_positions=511", "model.architecture.max_positions 511 is below "
+         "data.max_length 512. Raise the one or lower the other."),
+        ("model.num_heads=512", "model.num_heads 512 is not below data.max_length 512: the last "
+         "head would never have a target. Lower the one or raise the other."),
+    ],
+)  # fmt: skip
+def test_lengths_that_do_not_fit(write: Write, setting: str, expected: str) -> None:
+    assert message(load_recipe, write(RECIPE), [setting]) == f"recipe.yaml: {expected}"
+
+
+def test_an_unknown_protocol_is_named_with_its_line(write: Write) -> None:
+    text = f"{RECIPE}evaluation:\n  protocol: greddy\n"
+    assert message(load_recipe, write(text)) == (
+        "recipe.yaml:20 evaluation.protocol: unknown protocol 'greddy'. Did you mean 'greedy'? "
+        "Known: greedy, notes, sample-10."
+    )
 
 
 def test_other_mistakes(write: Write) -> None:
@@ -373,16 +454,35 @@ def test_names_of_other_things(name: str) -> None:
         ("data:\n  hub_token: hunter2\n", []),
         ("a:\n  - {password: hunter2}\n", []),
         ("uri: https://me:hunter2@host/x\n", []),
+        ("uri: https://hunter2@host/x\n", []),
+        ("uri: https://host/x?a=1&api_key=hunter2\n", []),
+        ("a: run-${HF_TOKEN}\n", []),
+        ("a: '${HF_TOKEN:-hunter2}'\n", []),
         ("a: 1\n", ["data.token=hunter2"]),
         ("a: 1\n", ["data={token: hunter2}"]),
         ("a: 1\n", ["tracking.uri=https://me:hunter2@host"]),
     ],
 )
-def test_secrets_are_refused_and_never_shown(write: Write, text: str, settings: list[str]) -> None:
+def test_secrets_are_refused_and_never_shown(
+    write: Write, monkeypatch: pytest.MonkeyPatch, text: str, settings: list[str]
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hunter2")
     found = message(load_document, write(text), settings)
     assert "looks like a password or token" in found
     assert "environment variable" in found
     assert "hunter2" not in found
+
+
+def test_secrets_without_a_file_are_refused_too() -> None:
+    found = message(load_environment, None, ["tracking.uri=https://hunter2@host?token=hunter2"])
+    assert found.startswith("--set-env tracking.uri=...: looks like a password or token")
+
+
+@pytest.mark.parametrize(
+    "value", ["sqlite:///a@b/mlflow.db", "file:///a/b@c", "a@b", "https://host/x?page=1&tokens=2"]
+)
+def test_text_without_a_secret(value: str) -> None:
+    assert not hidden("uri", value)
 
 
 def test_command_lines_lose_their_secrets() -> None:

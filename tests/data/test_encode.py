@@ -87,9 +87,19 @@ def test_truncation_and_dropping_are_counted(tokenizer) -> None:
     assert cut.num_bytes == len(tokenizer.decode(cut.input_ids[cut.completion].tolist()))
 
 
-@pytest.mark.parametrize("examples", [[], [Example("t", "q" * 60, "b")]])
-def test_nothing_to_learn_is_an_error(tokenizer, examples) -> None:
-    with pytest.raises(DataError, match="my file, split train: nothing to learn"):
+@pytest.mark.parametrize(
+    ("examples", "reason"),
+    [
+        ([], "there are no examples"),
+        (
+            [Example("t", "q" * 60, "b"), Example("t", "q", "")],
+            "all 2 examples have no target within",
+        ),
+        ([Example("t", "q", "")], "all 1 completions are empty"),
+    ],
+)
+def test_nothing_to_learn_is_an_error(tokenizer, examples, reason) -> None:
+    with pytest.raises(DataError, match=f"my file, split train: nothing to learn: {reason}"):
         encode_examples(examples, tokenizer, 20, "my file, split train")
 
 

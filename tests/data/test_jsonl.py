@@ -74,6 +74,12 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         (b"{", "not valid JSON"),
         (b"[1]", "expected a JSON object, found list"),
         (b'{"task_id": "\xff"}', "not valid JSON"),
+        (b'{"task_id": "t", "task_id": "u"}', "the key 'task_id' is given twice"),
+        (b"[" * 100_000, "not valid JSON (nested too deeply)"),
+        (
+            {**GOOD, "prompt": "\ud800"},
+            "half of a surrogate pair ('\\ud800') is no text. Remove it.",
+        ),
         ({**GOOD, "promt": "x"}, "unknown column 'promt'. Did you mean 'prompt'?"),
         ({"task_id": "t", "prompt": "p"}, "no column 'completion' for the field 'completion'."),
         ({**GOOD, "reward": 2}, "reward 2.0 is outside 0 to 1"),
@@ -129,7 +135,7 @@ def test_without_it_the_hash_of_the_task_decides(tmp_path: Path) -> None:
 def test_missing_and_empty_files_are_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         load(tmp_path / "absent.jsonl")
-    with pytest.raises(DataError, match=r"Splits in this file: none\."):
+    with pytest.raises(DataError, match=r"the file is empty\. Write one JSON object per line\."):
         load(write(tmp_path, b""))
 
 

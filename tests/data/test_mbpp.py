@@ -112,6 +112,7 @@ def test_unknown_and_empty_splits_are_errors(tmp_path: Path) -> None:
         ({"test_setup_code": 3}, "field 'test_setup_code' must be a string, found 3"),
         ({"test_imports": True}, "field 'test_imports' must be a list"),
         ({"task_id": 601}, "task_id 601 appears twice"),
+        ({"text": "\ud800"}, r"mbpp/602: half of a surrogate pair \('\\ud800'\) is no text"),
     ],
 )
 def test_wrong_records_name_their_line(
@@ -128,7 +129,7 @@ def test_a_missing_field_gets_its_near_match(tmp_path: Path) -> None:
         load(write(tmp_path, record))
 
 
-@pytest.mark.parametrize("content", [b"{}", b"[1]", b"[", b"\xff"])
+@pytest.mark.parametrize("content", [b"{}", b"[1]", b"[", b"\xff", b"[" * 9_999])
 def test_a_wrong_json_file_is_an_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "sanitized.json"
     path.write_bytes(content)

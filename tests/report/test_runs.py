@@ -64,9 +64,12 @@ def test_a_folder_given_twice(write_run: RunWriter) -> None:
     [
         ("run.json", "{", r"run\.json: not valid JSON"),
         ("run.json", '{"name": "a"}', r"run\.json: algorithm: Field required"),
-        ("recipe.yaml", "a: [", r"recipe\.yaml: not valid YAML"),
+        ("recipe.yaml", "a: [\n", r"^[^\n]*recipe\.yaml:2: not valid YAML: .* remove this file\.$"),
+        ("recipe.yaml", "a: " + "[" * 2000, r"recipe\.yaml: nested too deeply"),
+        ("recipe.yaml", "a: {<<: 5}", r"recipe\.yaml:1 a\.<<: expected an alias"),
+        ("recipe.yaml", b"a: \xff", r"recipe\.yaml: not UTF-8 text"),
         ("recipe.yaml", "- a", r"recipe\.yaml: Input should be a valid dictionary"),
-        ("provenance.json", "[]", r"provenance\.json: Input should be a valid dictionary"),
+        ("provenance.json", "[]", r"provenance\.json: expected a JSON object, found list"),
         ("metrics.jsonl", '{"step": 1, "tokens": 5}\n{"step": 2}\n', r"metrics\.jsonl:2: tokens"),
         ("metrics.jsonl", "nonsense\n", r"metrics\.jsonl:1: not valid JSON"),
         ("weights.json", "{}", r"weights\.json: samples: Field required"),
@@ -82,9 +85,9 @@ def test_a_folder_given_twice(write_run: RunWriter) -> None:
     ],
 )
 def test_a_malformed_file_is_named(
-    write_run: RunWriter, file: str, text: str, message: str
+    write_run: RunWriter, file: str, text: str | bytes, message: str
 ) -> None:
     path = write_run()
-    (path / file).write_text(text)
+    (path / file).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(DataError, match=message):
         load_run(path)

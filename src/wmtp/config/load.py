@@ -58,9 +58,10 @@ class Document:
             parsed = yaml_text.parse(text, f"{option} {name}", substitute=False)
             if parsed.problems:
                 raise ConfigError("\n".join(parsed.problems))
-            secret = any(secrets.find({path[-1]: parsed.data}))
+            if any(secrets.find({path[-1]: parsed.data})):
+                raise ConfigError(f"{option} {name}=...: {secrets.ADVICE}")
             self.overrides.pop(path, None)
-            self.overrides[path] = f"{option} {name}=..." if secret else f"{option} {setting}"
+            self.overrides[path] = f"{option} {setting}"
             self._assign(path, parsed.data)
 
     def _assign(self, path: tuple[str, ...], value: Any) -> None:

@@ -4,23 +4,47 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from wmtp.config.protocols import PROTOCOLS
+from wmtp.errors import near_match
 
 
-class Section(BaseModel):
+class _Group(BaseModel):
+    """What all groups of settings share: values are taken as they are typed, `true` is no number."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_means_defaults(cls, data: Any) -> Any:
+        """Leave out each group inside this one that is null and has defaults."""
+        if not isinstance(data, dict):
+            return data
+        groups = {k for k, field in cls.model_fields.items() if isinstance(field.default, _Group)}
+        return {k: v for k, v in data.items() if v is not None or k not in groups}
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _whole(cls, value: Any) -> Any:
+        """Take `1e9` for a whole number."""
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+class Section(_Group):
     """A frozen group of settings; unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid")
 
 
-class OpenSection(BaseModel):
+class OpenSection(_Group):
     """A frozen group whose further keys belong to what it names (an algorithm, source, benchmark).
 
     Those keys are in `options`; `pipeline.py` validates them with the `Config` of what is named,
     so that they are errors too when they are unknown.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+    model_config = ConfigDict(extra="allow")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -164,6 +188,16 @@ class EvaluationSection(OpenSection):
     )
     held_out_limit: int = Field(256, gt=0, description="Held-out examples used for the loss.")
 
+    @field_validator("protocol")
+    @classmethod
+    def _protocol_known(cls, name: str) -> str:
+        if name not in PROTOCOLS:
+            raise ValueError(
+                f"unknown protocol {name!r}.{near_match(name, PROTOCOLS)} "
+                f"Known: {', '.join(PROTOCOLS)}."
+            )
+        return name
+
 
 class Recipe(Section):
     """What to learn: the whole of a recipe file."""
@@ -188,5 +222,20 @@ class Recipe(Section):
         if self.model.pretrained is not None and self.tokenizer.vocab_size is not None:
             raise ValueError(
                 "a pretrained model keeps its tokenizer: leave out tokenizer.vocab_size"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _lengths_fit(self) -> Recipe:
+        length, architecture = self.data.max_length, self.model.architecture
+        if architecture is not None and architecture.max_positions < length:
+            raise ValueError(
+                f"model.architecture.max_positions {architecture.max_positions} is below "
+                f"data.max_length {length}. Raise the one or lower the other."
+            )
+        if self.model.num_heads >= length:
+            raise ValueError(
+                f"model.num_heads {self.model.num_heads} is not below data.max_length {length}: "
+                "the last head would never have a target. Lower the one or raise the other."
             )
         return self

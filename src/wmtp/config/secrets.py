@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from wmtp.config.yaml_text import KeyPath
+if TYPE_CHECKING:
+    from wmtp.config.yaml_text import KeyPath
 
 ADVICE = (
     "looks like a password or token, and settings are saved with every run. Remove it and use the "
@@ -16,11 +17,12 @@ ADVICE = (
 _SECRET_WORDS = {"password", "passwd", "passphrase", "secret", "secrets", "credentials", "apikey"}
 _KEY_KINDS = {"api", "access", "account", "auth", "encryption", "private", "secret", "signing"}
 _TEXT_TOKENS = {"bos", "cls", "end", "eos", "image", "mask", "pad", "sep", "start", "stop", "unk"}
-_LOGIN_IN_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s:@]*:[^/\s@]+@", re.IGNORECASE)
+_LOGIN_IN_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s@]+@", re.IGNORECASE)
+_PARAMETER_IN_URL = re.compile(r"[?&;#]([^?&;#=\s]+)=[^&;#\s]")
 
 
 def find(value: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
-    """Yield the key paths whose text value is a secret by its name or by a login in its URL."""
+    """Yield the key paths whose text value is a secret by its name or by what is in its URL."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield from find(item, (*path, key))
@@ -32,8 +34,9 @@ def find(value: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
 
 
 def hidden(name: str, value: str) -> bool:
-    """Say whether `value` must not be printed: its name tells, or it is a URL with a login."""
-    return names_secret(name) or _LOGIN_IN_URL.search(value) is not None
+    """Say whether `value` must not be printed: its name or a URL's login or parameter tells."""
+    parameters = _PARAMETER_IN_URL.findall(value)
+    return any(map(names_secret, (name, *parameters))) or bool(_LOGIN_IN_URL.search(value))
 
 
 def names_secret(name: str) -> bool:

@@ -16,7 +16,9 @@ class Suite(Section):
 
     name: str = Field(description="Names the folder of the suite's runs.")
     title: str = Field(description="Heads the report.")
-    seeds: tuple[int, ...] = Field((0,), min_length=1, description="Every arm runs once per seed.")
+    seeds: tuple[int, ...] = Field(
+        (0,), min_length=1, strict=False, description="Every arm runs once per seed."
+    )
     recipe: dict[str, Any] = Field(description="The recipe that all arms share.")
     reference: dict[str, Any] = Field(
         description="What the reference model's recipe has instead; it also trains the tokenizer."

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import yaml
 
+from wmtp.config import secrets
 from wmtp.errors import ConfigError
 
 KeyPath = tuple[str | int, ...]
@@ -23,6 +24,8 @@ _FLOAT = re.compile(
     r"|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
 )
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9_]*)$|0x[0-9a-fA-F]+$")
+_MERGE = "tag:yaml.org,2002:merge"
+_MOST_VALUES = 10_000
 
 
 class _Loader(yaml.SafeLoader):
@@ -66,11 +69,15 @@ def parse(text: str, label: str, *, substitute: bool = True) -> Parsed:
     """Return the data of a YAML text; `label` names it in messages.
 
     `${VAR}` and `${VAR:-default}` are replaced in values; a plain value is typed after that, a
-    quoted one stays text; `$${` stands for `${`. Broken YAML is a `ConfigError` with its line.
+    quoted one stays text; `$${` stands for `${`. Broken YAML is a `ConfigError` with its line;
+    deep nesting and more than 10,000 keys and values, aliases resolved, are one too.
     """
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
+        builder = _Builder(loader, label, substitute)
+        if node is not None:
+            builder.parsed.data = builder.value(node, ())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
@@ -78,9 +85,8 @@ def parse(text: str, label: str, *, substitute: bool = True) -> Parsed:
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{label}: not valid YAML: {reason}.") from error
-    builder = _Builder(loader, label, substitute)
-    if node is not None:
-        builder.parsed.data = builder.value(node, ())
+    except RecursionError:
+        raise ConfigError(f"{label}: nested too deeply. Write fewer levels.") from None
     loader.dispose()
     return builder.parsed
 
@@ -107,8 +113,18 @@ class _Builder:
         self.substitute = substitute
         self.parsed = Parsed()
         self.open: list[yaml.Node] = []
+        self.num_values = 0
+
+    def count(self) -> None:
+        self.num_values += 1
+        if self.num_values > _MOST_VALUES:
+            raise ConfigError(
+                f"{self.label}: more than {_MOST_VALUES:,} keys and values, with those that "
+                "aliases (*name) repeat. Write fewer."
+            )
 
     def value(self, node: yaml.Node, path: KeyPath) -> Any:
+        self.count()
         if node in self.open:
             self.problem(node, path, "an alias refers to what contains it. Write the value out.")
             return None
@@ -137,13 +153,32 @@ class _Builder:
                     key, (*path, name), f"given twice, first in line {first[name]}. Remove one."
                 )
             first.setdefault(name, line)
-        self.loader.flatten_mapping(node)  # resolves `<<: *anchor`
         found: dict[str, Any] = {}
-        for key, item in node.value:
-            child = (*path, str(key.value))
+        for name, (key, item) in self.pairs(node, path).items():
+            child = (*path, name)
             self.parsed.lines[child] = key.start_mark.line + 1
-            found[str(key.value)] = self.value(item, child)
+            found[name] = self.value(item, child)
         return found
+
+    def pairs(
+        self, node: yaml.MappingNode, path: KeyPath
+    ) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+        """Return key and value nodes by name, with those that `<<: *anchor` brings in."""
+        merged: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        own: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        for key, item in node.value:
+            self.count()
+            if key.tag != _MERGE:
+                own[str(key.value)] = key, item
+                continue
+            bases = item.value if isinstance(item, yaml.SequenceNode) else [item]
+            for base in reversed(bases):  # the first of them wins
+                self.count()
+                if isinstance(base, yaml.MappingNode):
+                    merged |= self.pairs(base, path)
+                else:
+                    self.problem(base, (*path, "<<"), "expected an alias of a group of settings.")
+        return merged | own
 
     def scalar(self, node: yaml.Node, path: KeyPath) -> Any:
         if self.substitute and "${" in node.value:
@@ -164,6 +199,9 @@ class _Builder:
             self.problem(
                 node, path, "expected ${NAME} or ${NAME:-default}; write $${ for a plain ${."
             )
+            return ""
+        if secrets.names_secret(name):
+            self.problem(node, path, f"${{{name}}} {secrets.ADVICE}")
             return ""
         value = os.environ.get(name) or default
         if value is None and name not in os.environ:

@@ -74,20 +74,22 @@ def encode_examples(
     nothing left is a `DataError` that names `where`.
     """
     items: list[Encoded] = []
-    truncated = dropped = 0
+    truncated = dropped = empty = 0
     for example in examples:
         encoded, was_cut = _encode(example, tokenizer, max_length)
         truncated += was_cut
         if encoded is None:
             dropped += 1
+            empty += not example.completion
         else:
             items.append(encoded)
     if not items:
-        reason = (
-            f"all {dropped} examples have no target within data.max_length {max_length}; raise it"
-            if dropped
-            else "there are no examples; check the file and the name of the split"
-        )
+        if not dropped:
+            reason = "there are no examples; check the file and the name of the split"
+        elif empty == dropped:
+            reason = f"all {dropped} completions are empty; check the data"
+        else:
+            reason = f"all {dropped} examples have no target within data.max_length {max_length}; raise it"
         raise DataError(f"{where}: nothing to learn: {reason}.")
     return EncodedSet(items, truncated, dropped)
 

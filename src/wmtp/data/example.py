@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from wmtp.errors import DataError, near_match
+
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
+
+
+def require_text(text: str, where: str = "") -> None:
+    """Raise a `DataError` when `text` holds half of a surrogate pair, which no tokenizer takes."""
+    if found := _HALF_PAIR.search(text):
+        raise DataError(f"{where}half of a surrogate pair ({found[0]!a}) is no text. Remove it.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +44,7 @@ class Example:
     fault_spans: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
+        require_text(self.prompt + self.completion, f"{self.task_id}: ")
         if self.reward is not None and not 0.0 <= self.reward <= 1.0:
             raise DataError(f"{self.task_id}: reward {self.reward} is outside 0 to 1.")
         for start, stop in self.fault_spans:

@@ -8,10 +8,10 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from pydantic import Field, ValidationError, create_model
+from pydantic import ConfigDict, Field, ValidationError, create_model
 
 from wmtp.config.recipe import Section
-from wmtp.data.example import Example
+from wmtp.data.example import Example, require_text
 from wmtp.data.source import Source
 from wmtp.data.splits import hashed_split
 from wmtp.errors import DataError, near_match
@@ -24,7 +24,9 @@ _FIELD_DEFINITIONS: dict[str, Any] = {
     field.name: (hint, ... if field.default is MISSING else field.default)
     for field, hint in zip(fields(Example), get_type_hints(Example).values(), strict=True)
 }
-_Record = create_model("_Record", __base__=Section, **_FIELD_DEFINITIONS)
+_Record = create_model(
+    "_Record", __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **_FIELD_DEFINITIONS
+)
 
 
 class Jsonl(Source):
@@ -62,7 +64,9 @@ class Jsonl(Source):
                 found = True
                 yield example
         if not found:
-            known = ", ".join(sorted(seen)) or "none"
+            if not seen:
+                raise DataError(f"{path}: the file is empty. Write one JSON object per line.")
+            known = ", ".join(sorted(seen))
             raise DataError(
                 f"{path}: no example in split {split!r}.{near_match(split, seen)} Splits in this "
                 f"file: {known}."
@@ -127,6 +131,7 @@ def _select(record: dict[str, Any], columns: dict[str, str] | None) -> dict[str,
 def _example(record: dict[str, Any], validation_share: float | None) -> Example:
     if "split" not in record and validation_share is not None:
         record["split"] = hashed_split(str(record["task_id"]), validation=validation_share)
+    require_text(json.dumps(record, ensure_ascii=False))
     try:
         checked = _Record.model_validate_json(json.dumps(record), strict=True)
     except ValidationError as error:

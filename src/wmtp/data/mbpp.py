@@ -109,7 +109,7 @@ def _json_list(path: Path) -> list[dict[str, Any]]:
         records = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}). {_HOW}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not valid JSON ({error}). {_HOW}") from error
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise DataError(

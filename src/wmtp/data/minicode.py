@@ -43,6 +43,7 @@ class ProblemSection(Section):
         (0.05, 0.55, 0.3, 0.1),
         min_length=1,
         max_length=5,
+        strict=False,
         description="Shares of problems with 1, 2, ... operations; scaled to sum to 1.",
     )
     largest_constant: int = Field(
@@ -73,6 +74,7 @@ class Minicode(Source):
         styles: tuple[Style, ...] = Field(
             ("steps", "loops"),
             min_length=1,
+            strict=False,
             description="Ways to write solutions; fewer are easier.",
         )
         incorrect_per_problem: int = Field(

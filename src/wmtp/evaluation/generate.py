@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase, set_seed
 
+from wmtp.config.protocols import Protocol
 from wmtp.data.encode import prompt_ids
 from wmtp.errors import DataError
 from wmtp.evaluation.benchmark import Task
-from wmtp.evaluation.protocol import Protocol
+from wmtp.evaluation.judge import read_samples
 from wmtp.modeling.mtp import MTPModel
-from wmtp.outputs import append_jsonl, read_jsonl
+from wmtp.outputs import append_jsonl
 
 
 def generate_samples(
@@ -36,14 +37,13 @@ def generate_samples(
     key/value cache; a completion ends at the end token, at the first of `stop`, or after
     `max_new_tokens`. Each batch is seeded by what is in it, so that a resumed run draws the same.
     """
-    encoded = {task.task_id: prompt_ids(task.prompt, tokenizer) for task in tasks}
-    _check_room(encoded, model.config.max_position_embeddings, max_new_tokens)
+    encoded = encode_prompts(model, tokenizer, tasks, max_new_tokens)
     # Batches are cut from all tasks, not from what is left, so that resuming changes no batch.
     wanted = [(task, sample) for task in tasks for sample in range(protocol.num_samples)]
     wanted.sort(key=lambda pair: (len(encoded[pair[0].task_id]), pair[0].task_id, pair[1]))
     model.eval()
     with append_jsonl(path) as out:
-        done = read_jsonl(path)
+        done = read_samples(path, ("task_id", "sample_id", "completion"))
         have = {(record["task_id"], record["sample_id"]) for record in done}
         for start in range(0, len(wanted), batch_size):
             batch = wanted[start : start + batch_size]
@@ -69,7 +69,12 @@ def cut_at_stop(text: str, stop: tuple[str, ...]) -> str:
     return text[: min((place for place in places if place >= 0), default=len(text))]
 
 
-def _check_room(encoded: dict[str, list[int]], max_positions: int, max_new_tokens: int) -> None:
+def encode_prompts(
+    model: MTPModel, tokenizer: PreTrainedTokenizerBase, tasks: list[Task], max_new_tokens: int
+) -> dict[str, list[int]]:
+    """Return the tokens of each task's prompt; too little room for a completion is a `DataError`."""
+    encoded = {task.task_id: prompt_ids(task.prompt, tokenizer) for task in tasks}
+    max_positions = model.config.max_position_embeddings
     task_id, longest = max(encoded.items(), key=lambda pair: len(pair[1]))
     if len(longest) + max_new_tokens > max_positions:
         raise DataError(
@@ -77,6 +82,7 @@ def _check_room(encoded: dict[str, list[int]], max_positions: int, max_new_token
             f"into the model's {max_positions} positions. Lower evaluation.max_new_tokens or train with "
             "a larger model.architecture.max_positions."
         )
+    return encoded
 
 
 def _complete(

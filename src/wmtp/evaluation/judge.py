@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import astuple
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 from wmtp.errors import DataError, near_match
 from wmtp.evaluation.benchmark import Benchmark, Task
-from wmtp.outputs import append_jsonl, numbered_jsonl, read_jsonl
+from wmtp.outputs import append_jsonl, atomic_write_text, numbered_jsonl
 from wmtp.sandbox import Program, Sandbox
 
 Key = tuple[str, int | str]
@@ -27,25 +31,22 @@ def judge(
     """Return one outcome per sample, in the order of the samples.
 
     samples: `{task_id, completion, sample_id?}`; without a `sample_id`, a sample's place among
-    those of its task. An outcome is `{task_id, sample_id, outcome, seconds, detail}` with the
-    outcomes of `wmtp.sandbox.Verdict`. outcomes_path: a JSON-lines file to which outcomes are
-    appended as they come; what it already holds is not judged again. An `error`, which is no
-    verdict, is returned and never written: the next call tries it again. progress: called with the
+    those of its task. An outcome is `{task_id, sample_id, outcome, seconds, detail, sha256}` with
+    the outcomes of `wmtp.sandbox.Verdict` and the hash of program, tests and limits. outcomes_path:
+    a JSON-lines file to which outcomes are appended as they come; what it already holds is not
+    judged again while that hash is the same, and removed otherwise. An `error`, which is no verdict, is
+    returned and never written: the next call tries it again. progress: called with the
     numbers of samples done and in all. A task that the benchmark does not have is a `DataError`.
     """
     tasks = {task.task_id: task for task in benchmark.tasks()}
     wanted = _keyed(samples, tasks)
+    hashes = {key: _hash(benchmark.program(tasks[key[0]], wanted[key])) for key in wanted}
     done: dict[Key, dict[str, Any]] = {}
     with ExitStack() as stack:
         lines = None
         if outcomes_path is not None:
+            done = _reusable(Path(outcomes_path), hashes)
             lines = stack.enter_context(append_jsonl(outcomes_path))
-            found = {
-                (o["task_id"], o["sample_id"]): o
-                for o in read_jsonl(outcomes_path)
-                if o["outcome"] != "error"
-            }
-            done = {key: found[key] for key in wanted if key in found}
         left = [key for key in wanted if key not in done]
         if progress is not None:
             progress(len(done), len(wanted))
@@ -57,6 +58,7 @@ def judge(
                 "outcome": verdict.outcome,
                 "seconds": round(verdict.seconds, 4),
                 "detail": verdict.detail,
+                "sha256": hashes[left[index]],
             }
             if lines is not None and verdict.outcome != "error":
                 lines.write(outcome)
@@ -66,44 +68,75 @@ def judge(
     return [done[key] for key in wanted]
 
 
-def read_samples(path: str | Path) -> list[dict[str, Any]]:
+def read_samples(
+    path: str | Path,
+    required: tuple[str, ...] = ("task_id", "completion"),
+    benchmark: Benchmark[Any] | None = None,
+) -> list[dict[str, Any]]:
     """Return the samples of a JSON-lines file: `{task_id, completion, sample_id?}` and what else.
 
-    A malformed line is a `DataError` that names it.
+    A line that is malformed or lacks a `required` field is a `DataError` that names it; so are,
+    given the `benchmark`, a task that it does not have and a sample_id given twice.
     """
-    samples = []
+    samples, places = [], []
     for number, record in numbered_jsonl(path):
-        for field, kinds in (("task_id", str), ("completion", str), ("sample_id", (int, str))):
-            if field not in record and field != "sample_id":
+        for field in (*required, "sample_id"):
+            if field not in record and field in required:
+                expected = ", ".join(f'"{name}": ...' for name in required)
                 raise DataError(
                     f"{path}:{number}: there is no {field!r}.{near_match(field, record)} "
-                    'Expected {"task_id": "...", "completion": "..."}.'
+                    f"Expected {{{expected}}}. Mend or remove this line."
                 )
-            if not isinstance(record.get(field, 0 if field == "sample_id" else ""), kinds):
+            kinds = (int, str) if field == "sample_id" else str
+            if not isinstance(record.get(field, ""), kinds):
                 raise DataError(
                     f"{path}:{number}: {field} is {record[field]!r}. Expected "
                     f"{'an integer or a string' if field == 'sample_id' else 'a string'}."
                 )
         samples.append(record)
+        places.append(f"{path}:{number}")
+    if benchmark is not None:
+        _keyed(samples, {task.task_id: task for task in benchmark.tasks()}, places)
     return samples
 
 
-def _keyed(samples: Iterable[dict[str, Any]], tasks: dict[str, Task]) -> dict[Key, str]:
-    """Return the completion of each (task_id, sample_id)."""
+def _hash(program: Program) -> str:
+    text = json.dumps([program.code, program.tests, astuple(program.limits)])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _reusable(path: Path, hashes: dict[Key, str]) -> dict[Key, dict[str, Any]]:
+    """Return the outcomes in `path` of the very programs with `hashes`; the others are removed."""
+    with append_jsonl(path):
+        pass  # mends a last line that a kill cut off
+    records = read_samples(path, required=("task_id", "sample_id", "outcome"))
+    found = {(record["task_id"], record["sample_id"]): record for record in records}
+    kept = {k: found[k] for k in hashes if k in found and found[k].get("sha256") == hashes[k]}
+    if len(kept) < len(records):
+        atomic_write_text(path, "".join(json.dumps(record) + "\n" for record in kept.values()))
+    return kept
+
+
+def _keyed(
+    samples: Iterable[dict[str, Any]],
+    tasks: dict[str, Task],
+    places: Iterable[str] = repeat("the samples"),
+) -> dict[Key, str]:
+    """Return the completion of each (task_id, sample_id); `places` say where each sample stands."""
     wanted: dict[Key, str] = {}
     seen: dict[str, int] = defaultdict(int)
-    for sample in samples:
+    for sample, place in zip(samples, places, strict=False):
         task_id = sample["task_id"]
         if task_id not in tasks:
             raise DataError(
-                f"the samples have task {task_id!r}, which this benchmark lacks."
-                f"{near_match(task_id, tasks)} Judge them with the benchmark they were drawn for."
+                f"{place}: this benchmark has no task {task_id!r}."
+                f"{near_match(task_id, tasks)} Judge samples with the benchmark they were drawn for."
             )
         key = (task_id, sample.get("sample_id", seen[task_id]))
         seen[task_id] += 1
         if key in wanted:
             raise DataError(
-                f"the samples have task {task_id!r} with sample_id {key[1]!r} twice. Give each "
+                f"{place}: task {task_id!r} with sample_id {key[1]!r} twice. Give each "
                 "sample of a task its own sample_id, or leave all of them out."
             )
         wanted[key] = sample["completion"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from wmtp.evaluation.benchmark import Benchmark, Task
 from wmtp.evaluation.held_out import HeldOutSums
 from wmtp.evaluation.judge import judge
 from wmtp.evaluation.metrics import Interval, clustered_interval, pass_at_k
-from wmtp.outputs import atomic_write_json
+from wmtp.outputs import atomic_write_json, read_json_object
 from wmtp.provenance import provenance
 from wmtp.sandbox import Sandbox
 
@@ -24,7 +23,7 @@ def claim(folder: Path, settings: dict[str, Any]) -> None:
     """Make `folder` that of an evaluation with these settings; one with others is an `OutputError`."""
     file = folder / "settings.json"
     if file.exists():
-        before = json.loads(file.read_text(encoding="utf-8"))
+        before = read_json_object(file)
         if before != settings:
             odd = next(k for k in {**before, **settings} if before.get(k) != settings.get(k))
             raise OutputError(

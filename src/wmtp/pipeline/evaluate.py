@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,14 @@ from transformers.utils import logging as transformers_logging
 
 from wmtp.config.environment import Environment
 from wmtp.config.load import Document, load_document
+from wmtp.config.protocols import PROTOCOLS
 from wmtp.config.recipe import EvaluationSection, Recipe
 from wmtp.data.tokenizer import load_tokenizer
 from wmtp.display import Display
 from wmtp.errors import ConfigError, DataError
 from wmtp.evaluation.benchmark import Benchmark, Task
-from wmtp.evaluation.generate import generate_samples
+from wmtp.evaluation.generate import encode_prompts, generate_samples
 from wmtp.evaluation.judge import read_samples
-from wmtp.evaluation.protocol import protocol_named
 from wmtp.evaluation.run import claim, judge_and_report
 from wmtp.modeling.checkpoint import has_heads
 from wmtp.modeling.mtp import MTPModel
@@ -72,34 +73,40 @@ def evaluate(
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     section, benchmark, tasks = _benchmark(document)
-    protocol = protocol_named(section.protocol)
+    protocol = PROTOCOLS[section.protocol]
     folder = model_folder(checkpoint)
     run = RunFolder(folder.parent if folder != checkpoint else checkpoint)
     output = output or run.evaluation(str(section.benchmark))
     settings = {
-        "checkpoint": {"path": str(checkpoint), "weights": _weights_hash(folder)},
+        "weights": _weights_hash(folder),
         "seed": seed,
         **section.model_dump(mode="json"),
+        "prompts": _prompts_hash(tasks),
     }
     sandbox_settings = environment.sandbox
     # The isolation is looked for before hours of sampling, not after.
     with Sandbox(sandbox_settings.mode, sandbox_settings.workers) as sandbox:
-        claim(output, settings)
         model = MTPModel.from_pretrained(folder) if has_heads(folder) else None
         model = model or MTPModel.from_backbone(folder, num_heads=1)
         model.to(resolve_device(environment.device))
+        tokenizer = load_tokenizer(folder)
+        max_new_tokens = section.max_new_tokens or benchmark.max_new_tokens
+        encode_prompts(model, tokenizer, tasks, max_new_tokens)
+        # Last of all checks, so that a command that is refused leaves nothing behind.
+        claim(output, settings)
         with display.stage("generate") as update:
             samples = generate_samples(
                 model,
-                load_tokenizer(folder),
+                tokenizer,
                 tasks,
                 protocol,
                 output / "samples.jsonl",
                 stop=benchmark.stop,
-                max_new_tokens=section.max_new_tokens or benchmark.max_new_tokens,
+                max_new_tokens=max_new_tokens,
                 seed=seed,
                 progress=update,
             )
+        settings = {"checkpoint": str(checkpoint), **settings}
         judge_and_report(samples, benchmark, tasks, protocol.ks, sandbox, output, settings, display)
     return output
 
@@ -117,7 +124,7 @@ def judge_samples(
     pass@k is given for k = 1, 10 and 100 as far as every task has that many samples.
     """
     section, benchmark, tasks = _benchmark(document)
-    samples = read_samples(path)
+    samples = read_samples(path, benchmark=benchmark)
     if not samples:
         raise DataError(f"{path}: there are no samples. Expected one JSON object per line.")
     per_task: dict[str, int] = {}
@@ -143,7 +150,15 @@ def _benchmark(document: Document) -> tuple[EvaluationSection, Benchmark[Any], l
     section = document.validate(EvaluationSection)
     named = BENCHMARKS.get(str(section.benchmark))
     benchmark = named(document.validate_options(section, named.Config, ()))
-    return section, benchmark, benchmark.tasks()[: section.limit]
+    tasks = benchmark.tasks()[: section.limit]
+    if not tasks:
+        raise DataError(f"{section.benchmark}: no task with these settings. Ask for more problems.")
+    return section, benchmark, tasks
+
+
+def _prompts_hash(tasks: list[Task]) -> str:
+    text = json.dumps([(task.task_id, task.prompt) for task in tasks])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _weights_hash(folder: Path) -> str:

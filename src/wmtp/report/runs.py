@@ -6,7 +6,6 @@ file that is there but malformed is a `DataError` that names it.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,11 +13,11 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 
-import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
-from wmtp.errors import DataError
-from wmtp.outputs import numbered_jsonl
+from wmtp.config import yaml_text
+from wmtp.errors import ConfigError, DataError
+from wmtp.outputs import numbered_jsonl, read_json_object
 
 T = TypeVar("T")
 Count = Annotated[int, Field(ge=0)]
@@ -201,19 +200,8 @@ def _validate(value: Any, kind: type[T], where: str) -> T:
         ) from error
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}). Check the path.") from error
-    except ValueError as error:
-        raise DataError(
-            f"{path}: not valid JSON ({error}). Write it again or remove it."
-        ) from error
-
-
 def _read(path: Path, kind: type[T]) -> T:
-    return _validate(_read_json(path), kind, str(path))
+    return _validate(read_json_object(path), kind, str(path))
 
 
 def _read_optional(path: Path) -> dict[str, Any]:
@@ -230,10 +218,13 @@ def _read_recipe(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        recipe = yaml.safe_load(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not valid YAML ({error}). Mend or remove it.") from error
-    return _validate(recipe, dict[str, Any], str(path))
+        parsed = yaml_text.parse(path.read_text("utf-8"), str(path), substitute=False)
+    except (ConfigError, UnicodeDecodeError) as error:
+        reason = str(error) if isinstance(error, ConfigError) else f"{path}: not UTF-8 text."
+        raise DataError(f"{reason} Mend or remove this file.") from error
+    if parsed.problems:
+        raise DataError(f"{parsed.problems[0]} Mend or remove this file.")
+    return _validate(parsed.data, dict[str, Any], str(path))
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,7 +149,7 @@ def _judging(comparison: Comparison, benchmark: str, runs: list[Run]) -> Iterabl
     tasks = "" if counts == [0] else f" {listed(map(str, counts))} tasks;"
     yield f"{benchmark}:{tasks} programs ran isolated by: {listed(tiers)}."
     settings = [evaluation.settings for evaluation in evaluations]
-    if differing := differing_settings(settings, ignore=("checkpoint", "samples")):
+    if differing := differing_settings(settings, ignore=("checkpoint", "weights", "samples")):
         yield f"{benchmark}: the runs were evaluated with different settings: {listed(differing)}."
     errors = sum(evaluation.outcome_counts.get("error", 0) for evaluation in evaluations)
     if errors:

@@ -149,7 +149,10 @@ def _home_entries() -> list[str]:
     """Return a few files of the home directory, those above the Python installation left out."""
     prefix = Path(sys.base_prefix).resolve()
     try:
-        entries = [path for path in Path.home().iterdir() if path not in (prefix, *prefix.parents)]
-    except OSError:
+        home = Path.home()
+        if not home.is_absolute() or any(home.samefile(path) for path in ("/", "/usr")):
+            return []  # no home; programs do see some of the folders in it
+        entries = [path for path in home.iterdir() if path not in (prefix, *prefix.parents)]
+    except (OSError, RuntimeError):
         return []
     return [str(path) for path in entries[:20]]

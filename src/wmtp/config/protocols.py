@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wmtp.errors import ConfigError, near_match
-
 
 @dataclass(frozen=True)
 class Protocol:
@@ -26,12 +24,3 @@ PROTOCOLS = {
         Protocol("sample-10", num_samples=10, temperature=0.8, top_p=0.95, ks=(1, 5, 10)),
     )
 }
-
-
-def protocol_named(name: str) -> Protocol:
-    """Return the protocol of this name; an unknown one is a `ConfigError` that lists all."""
-    if name not in PROTOCOLS:
-        raise ConfigError(
-            f"unknown protocol {name!r}.{near_match(name, PROTOCOLS)} Known: {', '.join(PROTOCOLS)}."
-        )
-    return PROTOCOLS[name]
