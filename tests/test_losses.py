@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from wmtp import losses
+from wmtp.losses import cross_entropy as losses
 from wmtp.losses import horizon_labels, linear_cross_entropy, weighted_linear_cross_entropy
 
 

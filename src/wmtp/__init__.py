@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from wmtp.algorithms.rho1 import rho1_weights
     from wmtp.evaluation.judge import judge
     from wmtp.evaluation.metrics import pass_at_k
-    from wmtp.losses import horizon_labels, linear_cross_entropy
+    from wmtp.losses import (
+        horizon_labels,
+        linear_cross_entropy,
+        weighted_linear_cross_entropy,
+    )
     from wmtp.modeling.mtp import MTPModel
     from wmtp.weighting import align_to_heads, gae
 
@@ -29,6 +33,7 @@ __all__ = [
     "linear_cross_entropy",
     "pass_at_k",
     "rho1_weights",
+    "weighted_linear_cross_entropy",
 ]
 
 _HOME = {
@@ -41,6 +46,7 @@ _HOME = {
     "linear_cross_entropy": "wmtp.losses",
     "pass_at_k": "wmtp.evaluation.metrics",
     "rho1_weights": "wmtp.algorithms.rho1",
+    "weighted_linear_cross_entropy": "wmtp.losses",
 }
 
 

@@ -1,8 +1,4 @@
-"""Targets of every head and the cross entropy that never holds all logits.
-
-Legend: B batch, S sequence, H heads (horizon), N targets, D width, V vocabulary. Head k (from 0) at
-position t predicts the token at t + k + 1.
-"""
+"""The cross entropy that never holds all logits. Legend: N targets, D width, V vocabulary."""
 
 from __future__ import annotations
 
@@ -14,30 +10,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-IGNORE_INDEX = -100
+from wmtp.losses.horizon import IGNORE_INDEX
 
 # Logits of one chunk hold at most about this many elements (32 MiB in float32), whatever the vocabulary.
 _CHUNK_ELEMENTS = 1 << 23
-
-
-def horizon_labels(
-    labels: Int[Tensor, "B S"], num_heads: int, document_ids: Int[Tensor, "B S"] | None = None
-) -> Int[Tensor, "B S H"]:
-    """Return the target of every position and head: `out[b, t, k] = labels[b, t + k + 1]`.
-
-    `labels` holds the token itself, or -100 where it must not be learned (prompt, padding). Targets
-    past the end of the sequence, or in another packed document than position t, are -100.
-    """
-    if num_heads < 1:
-        raise ValueError(f"num_heads must be at least 1, found {num_heads}")
-    batch, length = labels.shape
-    out = labels.new_full((batch, length, num_heads), IGNORE_INDEX)
-    for k in range(min(num_heads, length - 1)):
-        out[:, : length - k - 1, k] = labels[:, k + 1 :]
-        if document_ids is not None:
-            other = document_ids[:, : length - k - 1] != document_ids[:, k + 1 :]
-            out[:, : length - k - 1, k].masked_fill_(other, IGNORE_INDEX)
-    return out
 
 
 @torch.compiler.disable
