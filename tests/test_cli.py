@@ -63,7 +63,7 @@ def test_an_unknown_command_has_a_near_match() -> None:
         (
             KeyboardInterrupt(),
             130,
-            "Interrupted. The same command goes on from there (`train` with --resume).",
+            "Interrupted. The same command goes on from there; `wmtp train` needs --resume.",
         ),
     ],
 )

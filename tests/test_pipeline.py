@@ -368,6 +368,8 @@ def test_evaluation_of_a_run(data: Path, mbpp: Path, tmp_path: Path) -> None:
     assert report["outcomes"] == {"failed": 3}
     assert report["sandbox"] in ("namespaces", "bubblewrap")
     samples = (folder / "samples.jsonl").read_bytes()
+    with locked(folder), pytest.raises(OutputError, match="another process is at work there"):
+        evaluate(run.path, document, where)
     evaluate(run.path, document, where)
     assert (folder / "samples.jsonl").read_bytes() == samples
     page = write_page(run.path)
@@ -432,6 +434,11 @@ def test_judging_samples_of_others(mbpp: Path, tmp_path: Path) -> None:
     )
     assert report["metrics"]["pass@1"]["value"] == 0.5
     assert report["metrics"]["pass@1"]["n"] == 2
+    with (
+        locked(tmp_path / "out"),
+        pytest.raises(OutputError, match="another process is at work there"),
+    ):
+        judge_samples(samples, document, environment(tmp_path), output=tmp_path / "out")
 
 
 def test_a_benchmark_must_be_named() -> None:

@@ -46,7 +46,7 @@ class _Commands(TyperGroup):
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             typer.echo(
-                "Interrupted. The same command goes on from there (`train` with --resume).",
+                "Interrupted. The same command goes on from there; `wmtp train` needs --resume.",
                 err=True,
             )
             raise typer.Exit(130) from None

@@ -157,6 +157,7 @@ def test_a_trunk_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"num_heads": "3"}, "num_heads: expected a whole number, found '3'"),
+        ({"num_heads": 1000000000}, "num_heads: 1000000000 is above 1024"),
         ({"head_type": "sequent"}, "head_type"),
         ({"heads": 3}, "heads"),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -27,7 +27,7 @@ class HeadSettings(BaseModel, frozen=True, strict=True, extra="forbid"):
     Files from before a field was added have its default.
     """
 
-    num_heads: int
+    num_heads: int = Field(ge=1, le=1024)
     head_type: Literal["parallel"] = "parallel"
     num_head_layers: int = 1
     value_head: Literal["linear", "mlp"] | None = None

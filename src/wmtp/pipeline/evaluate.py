@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from wmtp.evaluation.judge import read_samples
 from wmtp.evaluation.run import claim, judge_and_report
 from wmtp.modeling.checkpoint import has_heads
 from wmtp.modeling.mtp import MTPModel
+from wmtp.outputs import locked
 from wmtp.registry import BENCHMARKS
 from wmtp.report.page import write_report
 from wmtp.run_folder import RunFolder, model_folder
@@ -85,7 +87,8 @@ def evaluate(
     }
     sandbox_settings = environment.sandbox
     # The isolation is looked for before hours of sampling, not after.
-    with Sandbox(sandbox_settings.mode, sandbox_settings.workers) as sandbox:
+    with ExitStack() as stack:
+        sandbox = stack.enter_context(Sandbox(sandbox_settings.mode, sandbox_settings.workers))
         model = MTPModel.from_pretrained(folder) if has_heads(folder) else None
         model = model or MTPModel.from_backbone(folder, num_heads=1)
         model.to(resolve_device(environment.device))
@@ -93,6 +96,7 @@ def evaluate(
         max_new_tokens = section.max_new_tokens or benchmark.max_new_tokens
         encode_prompts(model, tokenizer, tasks, max_new_tokens)
         # Last of all checks, so that a command that is refused leaves nothing behind.
+        stack.enter_context(locked(output))
         claim(output, settings)
         with display.stage("generate") as update:
             samples = generate_samples(
@@ -132,7 +136,8 @@ def judge_samples(
         per_task[sample["task_id"]] = per_task.get(sample["task_id"], 0) + 1
     ks = tuple(k for k in (1, 10, 100) if k <= min(per_task.values()))
     settings = {"samples": str(path), **section.model_dump(mode="json")}
-    with Sandbox(environment.sandbox.mode, environment.sandbox.workers) as sandbox:
+    isolation = environment.sandbox
+    with Sandbox(isolation.mode, isolation.workers) as sandbox, locked(output):
         claim(output, settings)
         return judge_and_report(
             samples, benchmark, tasks, ks, sandbox, output, settings, display or Display()
