@@ -88,6 +88,22 @@ def test_from_a_model_with_heads(tokenizer: PreTrainedTokenizerBase, tmp_path: P
         built(tokenizer, pretrained=str(tmp_path), num_head_layers=2, head_init="copy")
 
 
+def test_sequential_heads(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    model = built(tokenizer, architecture=SIZES, head_type="sequential")
+    assert model.head_type == "sequential"
+    model.backbone.save_pretrained(tmp_path / "plain")
+    model.save_pretrained(tmp_path / "heads")
+    again = built(tokenizer, pretrained=str(tmp_path / "heads"), head_type="sequential")
+    assert again.state_dict().keys() == model.state_dict().keys()
+    copied = built(tokenizer, pretrained=str(tmp_path / "plain"), head_type="sequential")
+    last = model.backbone.model.layers[-1].self_attn.q_proj.weight
+    assert torch.equal(copied.heads[1].block.self_attn.q_proj.weight, last)
+    with pytest.raises(ConfigError, match=r"head_type is parallel, .* has sequential head type"):
+        built(tokenizer, pretrained=str(tmp_path / "heads"))
+    with pytest.raises(ValueError, match="sequential heads have 1 layer: num_head_layers is 2"):
+        built(tokenizer, architecture=SIZES, head_type="sequential", num_head_layers=2)
+
+
 @pytest.mark.parametrize("family", ["mistral", "gpt_neox", "gemma2"])
 def test_families_from_scratch(tokenizer: PreTrainedTokenizerBase, family: str) -> None:
     model = built(tokenizer, architecture={**SIZES, "family": family})

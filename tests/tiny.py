@@ -16,6 +16,7 @@ from wmtp.algorithms.base import Algorithm
 from wmtp.data.collate import Collate, OrderedSamples
 from wmtp.data.encode import Encoded, EncodedSet
 from wmtp.data.example import Example
+from wmtp.modeling.heads import HeadType
 from wmtp.modeling.mtp import MTPModel
 from wmtp.training.trainer import MTPTrainer
 
@@ -41,10 +42,12 @@ def tiny_config(family: str = "llama", **settings: Any) -> Any:
     return AutoConfig.for_model(family, **{k: v for k, v in sizes.items() if v is not None})
 
 
-def tiny_model(num_heads: int = 4, value_head: bool = False, seed: int = 0) -> MTPModel:
+def tiny_model(
+    num_heads: int = 4, value_head: bool = False, seed: int = 0, head_type: HeadType = "parallel"
+) -> MTPModel:
     """Return a random model; the same for the same seed."""
     torch.manual_seed(seed)
-    model = MTPModel.from_config(tiny_config(), num_heads)
+    model = MTPModel.from_config(tiny_config(), num_heads, head_type=head_type)
     if value_head:
         model.add_value_head("linear", train_trunk=True)
     return model

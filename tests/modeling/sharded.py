@@ -12,6 +12,7 @@ from torch.distributed.fsdp import fully_shard
 
 from tests.tiny import VOCAB, tiny_model
 from wmtp.losses import horizon_labels
+from wmtp.modeling.heads import HeadType
 from wmtp.modeling.mtp import MTPModel
 
 
@@ -32,13 +33,13 @@ def weighted_loss(model: MTPModel, rows: slice, known: bool) -> torch.Tensor:
     return (model(ids, labels=labels).ce * weights).sum()
 
 
-def main(out: str) -> None:
+def main(out: str, head_type: HeadType) -> None:
     dist.init_process_group("gloo")
     mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (2,))
     rank = dist.get_rank()
     found = {}
     for known in (True, False):
-        model = tiny_model(num_heads=3)
+        model = tiny_model(num_heads=3, head_type=head_type)
         for layer in [*model.backbone.model.layers, *model.heads]:
             fully_shard(layer, mesh=mesh)
         fully_shard(model, mesh=mesh)
@@ -53,4 +54,4 @@ def main(out: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1], sys.argv[2])  # type: ignore[arg-type]

@@ -97,8 +97,15 @@ class ModelSection(Section):
         None, description="Train from scratch with these sizes; excludes `pretrained`."
     )
     num_heads: int = Field(4, ge=1, description="Horizon H: tokens t+1..t+H are predicted.")
+    head_type: Literal["parallel", "sequential"] = Field(
+        "parallel",
+        description="Further heads all on the trunk, or each on the one before and a token more "
+        "(DeepSeek-V3).",
+    )
     num_head_layers: int = Field(
-        1, ge=1, description="Decoder layers per head; head 0 is the last ones of the model."
+        1,
+        ge=1,
+        description="Decoder layers per head; head 0 is the last ones of the model. 1 for sequential.",
     )
     head_init: Literal["copy", "linear-residual", "random"] | None = Field(
         None,
@@ -107,9 +114,13 @@ class ModelSection(Section):
     )
 
     @model_validator(mode="after")
-    def _one_origin(self) -> ModelSection:
+    def _consistent(self) -> ModelSection:
         if (self.pretrained is None) == (self.architecture is None):
             raise ValueError("give exactly one of pretrained and architecture")
+        if self.head_type == "sequential" and self.num_head_layers != 1:
+            raise ValueError(
+                f"sequential heads have 1 layer: num_head_layers is {self.num_head_layers}"
+            )
         return self
 
 

@@ -10,11 +10,16 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from wmtp.modeling.mtp import MTPModel
+from wmtp.modeling.sequential_export import hint_for_transformers, why_left_out
 from wmtp.outputs import atomic_write_text
 
 Layout = Literal["meta", "hf", "native"]
 CARD_FILE = "README.md"
 _KEPT = ("license", "license_name", "license_link", "base_model")
+_KINDS = {
+    "parallel": "[Gloeckle et al. 2024](https://arxiv.org/abs/2404.19737)",
+    "sequential": "[DeepSeek-V3](https://arxiv.org/abs/2412.19437)",
+}
 _LAYOUTS = {"meta": "Meta's", "hf": "the plain transformers", "native": "wmtp's own"}
 _LOAD_HEAD_0 = """Head 0, the next-token model, with transformers:
 
@@ -68,12 +73,19 @@ def write_model_card(
     `metadata` (license, base model) goes into the front matter and, like `training`, is left out where
     it is not known. `read_card` gives both back.
     """
-    left_out = {"meta": ("value_head.",), "hf": ("value_head.", "heads."), "native": ()}[layout]
+    with_heads = layout != "hf" or why_left_out(model) is None
+    left_out = () if layout == "native" else ("value_head.", *(() if with_heads else ("heads.",)))
+    heads = _heads(model, layout) if with_heads else "It predicts the next token."
+    load = _LOAD[layout]
+    if layout == "hf" and with_heads:
+        hint = hint_for_transformers(model)
+        end = f"; {hint}" if hint else "."
+        load += f"\n`generate(use_mtp=True)` drafts with the other heads{end}\n"
     parameters = sum(p.numel() for k, p in model.named_parameters() if not k.startswith(left_out))
     front: dict[str, Any] = {
         "library_name": "wmtp" if layout == "meta" else "transformers",
         "pipeline_tag": "text-generation",
-        "tags": [model.config.model_type, *([] if layout == "hf" else ["multi-token-prediction"])],
+        "tags": [model.config.model_type, *(["multi-token-prediction"] if with_heads else [])],
         **(metadata or {}),
     }
     if training is not None:
@@ -83,11 +95,11 @@ def write_model_card(
 
 # Language model of the family {model.config.model_type}
 
-{parameters:,} parameters ({str(model.backbone.dtype).removeprefix("torch.")}). {_heads(model, layout)}
+{parameters:,} parameters ({str(model.backbone.dtype).removeprefix("torch.")}). {heads}
 
 ## Load
 
-{_LOAD[layout]}
+{load}
 ## Origin
 
 {_origin(training, converted_from)}
@@ -114,13 +126,11 @@ def read_card(folder: Path) -> tuple[Training | None, dict[str, Any]]:
 
 
 def _heads(model: MTPModel, layout: Layout) -> str:
-    if layout == "hf":
-        return "It predicts the next token."
     if model.num_heads == 1:
         text = "One head, which predicts the next token."
     else:
         text = (
-            f"{model.num_heads} parallel heads ([Gloeckle et al. 2024](https://arxiv.org/abs/2404.19737)):"
+            f"{model.num_heads} {model.head_type} heads ({_KINDS[model.head_type]}):"
             f"\nhead 0 predicts the next token, head {model.num_heads - 1} the one {model.num_heads} ahead."
         )
     if layout == "native" and model.value_head is not None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from wmtp.config.problems import explain
 from wmtp.errors import CheckpointError
+from wmtp.modeling.heads import HeadType
 from wmtp.outputs import writing
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class HeadSettings(BaseModel, frozen=True, strict=True, extra="forbid"):
     """
 
     num_heads: int = Field(ge=1, le=1024)
-    head_type: Literal["parallel"] = "parallel"
+    head_type: HeadType = "parallel"
     num_head_layers: int = 1
     value_head: Literal["linear", "mlp"] | None = None
     value_trains_trunk: bool = False
@@ -43,6 +44,7 @@ def write_model(model: MTPModel, path: Path, state_dict: dict[str, Tensor] | Non
     value = model.value_head
     settings = HeadSettings(
         num_heads=model.num_heads,
+        head_type=model.head_type,
         num_head_layers=model.num_head_layers,
         value_head=None if value is None else value.kind,
         value_trains_trunk=value is not None and value.train_trunk,

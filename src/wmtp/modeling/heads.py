@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from wmtp.errors import CheckpointError
 from wmtp.modeling.layout import LayerCall, decoder_layers, evaluating, run_head, same
 
+HeadType = Literal["parallel", "sequential"]
 HeadInit = Literal["copy", "linear-residual", "random"]
 
 # What ends the attention and the feed-forward branch of a layer, in the words of the families.
@@ -50,7 +51,7 @@ def new_heads(
             raise _impossible(backbone, init, "what a layer does depends on its number")
         if init == "random":
             for layer in head:
-                _draw_anew(layer, backbone)
+                draw_anew(layer, backbone)
         if init == "linear-residual":
             for layer in head:
                 _silence(layer)
@@ -75,13 +76,13 @@ def _set_layer_index(layer: nn.Module, index: int) -> None:
 
 
 @torch.no_grad()
-def _draw_anew(layer: nn.Module, backbone: PreTrainedModel) -> None:
-    """Initialise a copied layer by the family's own rules, from the leaves up as transformers does."""
-    for tensor in layer.parameters():
+def draw_anew(module: nn.Module, backbone: PreTrainedModel) -> None:
+    """Initialise a copied module by the family's own rules, from the leaves up as transformers does."""
+    for tensor in module.parameters():
         tensor.fill_(torch.nan)
         tensor._is_hf_initialized = False  # type: ignore[attr-defined]
-    layer.apply(backbone._init_weights)
-    for name, tensor in layer.named_parameters():
+    module.apply(backbone._init_weights)
+    for name, tensor in module.named_parameters():
         if not tensor.is_meta and tensor.isnan().any():
             raise _impossible(backbone, "random", f"the family has no rule to initialise {name}")
 

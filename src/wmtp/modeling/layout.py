@@ -113,12 +113,17 @@ def run_head(head: Sequence[nn.Module], calls: list[LayerCall], hidden: Tensor) 
     return hidden
 
 
+def tail(backbone: PreTrainedModel) -> list[nn.Module]:
+    """Return what stands between the last layer and the unembedding, in order."""
+    decoder = decoder_of(backbone)
+    found = (getattr(decoder, name, None) for name in _TAIL)
+    return [module for module in found if module is not None]
+
+
 def final_hidden(backbone: PreTrainedModel, hidden: Tensor) -> Tensor:
     """Return what the unembedding reads, from the output of a last layer."""
-    decoder = decoder_of(backbone)
-    for name in _TAIL:
-        module = getattr(decoder, name, None)
-        hidden = hidden if module is None else module(hidden)
+    for module in tail(backbone):
+        hidden = module(hidden)
     return hidden
 
 

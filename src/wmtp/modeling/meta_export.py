@@ -26,7 +26,8 @@ def write_meta(model: MTPModel, folder: str | Path) -> None:
 
     `read_meta` gives back every tensor bit for bit; a tied unembedding is written out, and a value head
     is left out. What the layout cannot express is a `CheckpointError`: another family than llama,
-    biases, scaled rotary angles, another activation, attention heads that do not add up to the width.
+    biases, scaled rotary angles, another activation, attention heads that do not add up to the width,
+    sequential heads.
     """
     folder = Path(folder)
     _require_plain_llama(model)
@@ -98,6 +99,8 @@ def _require_plain_llama(model: MTPModel) -> None:
             f"{config.num_attention_heads} attention heads of {config.head_dim} do not add up to its "
             f"width {config.hidden_size}"
         )
+    elif model.head_type != "parallel":
+        problem = f"its heads are {model.head_type}"
     if problem:
         raise CheckpointError(
             f"Meta's layout cannot hold this model: {problem}. Expected a plain Llama; choose the layout "

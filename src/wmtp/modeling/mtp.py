@@ -1,7 +1,8 @@
-"""A causal language model with future heads: trunk, H heads, one unembedding (Gloeckle et al. 2024).
+"""A causal language model with future heads: trunk, H heads, one unembedding.
 
 Legend: B batch, S sequence, H heads, D width, V vocabulary. Head k (from 0) at position t predicts the
-token at t + k + 1. ArXiv:2404.19737, section 2: parallel heads on a shared trunk.
+token at t + k + 1. Parallel heads on a shared trunk are those of Gloeckle et al. 2024 (arXiv:2404.19737,
+section 2); sequential ones, each on the one before it, those of DeepSeek-V3 (`wmtp.modeling.sequential`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from wmtp.errors import CheckpointError
 from wmtp.losses import linear_cross_entropy, weighted_linear_cross_entropy
 from wmtp.modeling.checkpoint import read_heads, write_model
-from wmtp.modeling.heads import HeadInit, head_layers, new_heads
+from wmtp.modeling.heads import HeadInit, HeadType, head_layers, new_heads
 from wmtp.modeling.layout import (
     decoder_layers,
     decoder_of,
@@ -32,6 +33,7 @@ from wmtp.modeling.layout import (
     recorded_calls,
     run_head,
 )
+from wmtp.modeling.sequential import SequentialHead, chain, new_sequential_heads
 from wmtp.modeling.value import ValueHead
 from wmtp.pretrained import load_causal_lm
 
@@ -58,10 +60,13 @@ class MTPOutput:
 class MTPModel(nn.Module):
     """A causal language model of transformers with `num_heads - 1` future heads.
 
-    The trunk is all decoder layers but the last `num_head_layers`. Head 0 *is* those last layers, so
-    that next-token logits are exactly those of the backbone; heads 1 to H-1 are as many further decoder
-    layers each, on the same trunk output. The final norm and the unembedding are shared. Build one with
-    `from_backbone`, `from_config` or `from_pretrained`. docs/families.md lists the model families.
+    Next-token logits are exactly those of the backbone. With `parallel` heads, the trunk is all decoder
+    layers but the last `num_head_layers`. Head 0 *is* those last layers; heads 1 to H-1 are as many
+    further decoder layers each, on the same trunk output, with the same final norm. With `sequential`
+    heads, the trunk is the whole backbone, head 0 reads its final hidden state, and each further head
+    that of the head before and one token more. The unembedding is shared, and the value head reads the
+    trunk's output. Build one with `from_backbone`, `from_config` or `from_pretrained`. docs/families.md
+    lists the model families.
     """
 
     # Tells transformers.Trainer that the loss is normalised by the number of targets of the step.
@@ -74,10 +79,12 @@ class MTPModel(nn.Module):
         heads: nn.ModuleList,
         value_head: ValueHead | None = None,
         num_head_layers: int = 1,
+        head_type: HeadType = "parallel",
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.heads = heads
+        self.head_type = head_type
         self.num_head_layers = num_head_layers
         self.value_head = value_head
         self._recompute_heads = False
@@ -102,7 +109,7 @@ class MTPModel(nn.Module):
         cls,
         model_or_path: PreTrainedModel | str | Path,
         num_heads: int = 4,
-        head_type: Literal["parallel"] = "parallel",
+        head_type: HeadType = "parallel",
         head_init: HeadInit = "copy",
         num_head_layers: int = 1,
     ) -> MTPModel:
@@ -118,10 +125,16 @@ class MTPModel(nn.Module):
           shared norm and unembedding, and learns from there what to add.
         - `random`: drawn anew by the family's own initialisation.
 
-        A model that heads cannot be put on exactly is a `CheckpointError` that says why.
+        Sequential heads have one such layer each, with a projection and norms of their own around it
+        (`SequentialHead`). A model that heads cannot be put on exactly is a `CheckpointError` that says
+        why.
         """
-        if head_type != "parallel":
-            raise ValueError(f"head_type {head_type!r} is not supported; choose 'parallel'")
+        if head_type not in get_args(HeadType):
+            raise ValueError(f"head_type {head_type!r} is none of {get_args(HeadType)}")
+        if head_type == "sequential" and num_head_layers != 1:
+            raise ValueError(
+                f"sequential heads have 1 layer, found num_head_layers {num_head_layers}"
+            )
         if num_heads < 1:
             raise ValueError(f"num_heads must be at least 1, found {num_heads}")
         if head_init not in get_args(HeadInit):
@@ -130,8 +143,11 @@ class MTPModel(nn.Module):
         if not isinstance(backbone, PreTrainedModel):
             backbone = load_causal_lm(backbone)
         calls = probe(backbone, num_head_layers)
-        heads = new_heads(backbone, num_heads, head_init, num_head_layers, calls)
-        return cls(backbone, heads, num_head_layers=num_head_layers)
+        if head_type == "sequential":
+            heads = new_sequential_heads(backbone, num_heads, head_init, calls)
+        else:
+            heads = new_heads(backbone, num_heads, head_init, num_head_layers, calls)
+        return cls(backbone, heads, num_head_layers=num_head_layers, head_type=head_type)
 
     @classmethod
     def from_config(
@@ -140,12 +156,11 @@ class MTPModel(nn.Module):
         num_heads: int = 4,
         head_init: HeadInit = "random",
         num_head_layers: int = 1,
+        head_type: HeadType = "parallel",
     ) -> MTPModel:
         """Return a randomly initialised model, by default with H independent heads."""
         backbone = AutoModelForCausalLM.from_config(config)
-        return cls.from_backbone(
-            backbone, num_heads, head_init=head_init, num_head_layers=num_head_layers
-        )
+        return cls.from_backbone(backbone, num_heads, head_type, head_init, num_head_layers)
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> MTPModel:
@@ -155,6 +170,7 @@ class MTPModel(nn.Module):
         model = cls.from_backbone(
             load_causal_lm(path, exactly=True),
             settings.num_heads,
+            settings.head_type,
             num_head_layers=settings.num_head_layers,
         )
         if settings.value_head is not None:
@@ -261,12 +277,13 @@ class MTPModel(nn.Module):
         else:  # its older name, before transformers 5.23
             backbone.gradient_checkpointing_enable(settings)
         for head in self.heads:
-            for layer, like in zip(head_layers(head), self._head_0(), strict=True):
+            layers = [head.block] if isinstance(head, SequentialHead) else head_layers(head)
+            for layer, like in zip(layers, self._head_0(), strict=True):
                 layer.gradient_checkpointing = like.gradient_checkpointing
                 layer._gradient_checkpointing_func = like._gradient_checkpointing_func
 
     def _head_0(self) -> list[nn.Module]:
-        """Return the layers of head 0, the last ones of the backbone."""
+        """Return the last layers of the backbone; parallel head 0 is these."""
         return decoder_layers(self.backbone)[-self.num_head_layers :]
 
     def _hidden(
@@ -288,17 +305,22 @@ class MTPModel(nn.Module):
                 return_dict=True,
                 **position_arguments(decoder, position_ids),
             ).last_hidden_state
-        trunk = calls[0].hidden
+        further: Callable[[nn.Module, int, Tensor], Tensor]
+        if self.head_type == "sequential":
+            trunk = first
+            further = chain(self.backbone, input_ids, calls[0])
+        else:
+            trunk = calls[0].hidden
 
-        def head_hidden(head: nn.Module) -> Tensor:
-            return final_hidden(self.backbone, run_head(head_layers(head), calls, trunk))
+            def further(head: nn.Module, k: int, previous: Tensor) -> Tensor:
+                return final_hidden(self.backbone, run_head(head_layers(head), calls, trunk))
 
         hidden = [first]
-        for head in list(self.heads)[: num_heads - 1]:
+        for k, head in enumerate(list(self.heads)[: num_heads - 1], start=1):
             if self._recompute_heads and self.training and torch.is_grad_enabled():
-                hidden.append(checkpoint(head_hidden, head, use_reentrant=False))
+                hidden.append(checkpoint(further, head, k, hidden[-1], use_reentrant=False))
             else:
-                hidden.append(head_hidden(head))
+                hidden.append(further(head, k, hidden[-1]))
         return hidden, trunk
 
     def _logits(self, hidden: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from wmtp.modeling.checkpoint import has_heads
 from wmtp.modeling.meta import is_meta_folder, read_meta
 from wmtp.modeling.meta_export import write_meta
 from wmtp.modeling.mtp import MTPModel
+from wmtp.modeling.sequential_export import hint_for_transformers, why_left_out, write_with_heads
 from wmtp.outputs import atomic_directory
 from wmtp.pipeline.results import training_facts
 from wmtp.run_folder import RunFolder, model_folder
@@ -51,9 +52,10 @@ class Conversion:
 def convert(layout: str, source: Path, output: Path, *, num_heads: int | None = None) -> Conversion:
     """Write the model in `source` to the new folder `output`, which appears whole or not at all.
 
-    layout: `meta`, `hf` (plain transformers, head 0 alone) or `native` (all heads). source: a run
-    folder, or a model folder in any of the three. num_heads: H for a plain transformers model, whose
-    new heads are copies of head 0; by default it keeps the one it has.
+    layout: `meta`, `hf` (plain transformers: head 0, with sequential heads where the family has a place
+    for them) or `native` (all heads). source: a run folder, or a model folder in any of the three.
+    num_heads: H for a plain transformers model, whose new heads are copies of head 0; by default it keeps
+    the one it has.
     """
     target = _layout_named(layout)
     if num_heads is not None and (num_heads < 1 or target == "hf"):
@@ -78,6 +80,8 @@ def convert(layout: str, source: Path, output: Path, *, num_heads: int | None = 
             _set_special_tokens(model, tokenizer, folder)
         if target == "meta":
             write_meta(model, partial)
+        elif target == "hf" and why_left_out(model) is None:
+            write_with_heads(model, partial)
         elif target == "hf":
             model.backbone.save_pretrained(partial)
         else:
@@ -85,7 +89,7 @@ def convert(layout: str, source: Path, output: Path, *, num_heads: int | None = 
         write_model_card(
             model, partial, target, converted_from=origin, training=training, metadata=metadata
         )
-    heads = 1 if target == "hf" else model.num_heads
+    heads = 1 if target == "hf" and why_left_out(model) else model.num_heads
     return Conversion(str(output), target, origin, heads, notices)
 
 
@@ -124,10 +128,14 @@ def _read(layout: Layout, folder: Path, num_heads: int | None) -> MTPModel:
 
 
 def _left_out(model: MTPModel, target: Layout) -> list[str]:
-    """Return notices about what the target layout has no place for."""
+    """Return notices about what the target layout has no place for, or not the usual one."""
     notices = []
     if target == "hf" and model.num_heads > 1:
-        notices.append(f"heads 1 to {model.num_heads - 1} were left out: hf has head 0 alone")
+        reason, hint = why_left_out(model), hint_for_transformers(model)
+        if reason is not None:
+            notices.append(f"heads 1 to {model.num_heads - 1} were left out: {reason}")
+        elif hint is not None:
+            notices.append(hint)
     if target != "native" and model.value_head is not None:
         notices.append(f"the value head was left out: {target} has no place for it")
     return notices

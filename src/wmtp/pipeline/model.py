@@ -24,7 +24,11 @@ def build_model(
     if section.architecture is not None:
         config = _from_scratch(section.architecture, tokenizer)
         model = MTPModel.from_config(
-            config, section.num_heads, section.head_init or "random", section.num_head_layers
+            config,
+            section.num_heads,
+            section.head_init or "random",
+            section.num_head_layers,
+            section.head_type,
         )
     else:
         model = _pretrained(section, str(section.pretrained))
@@ -42,8 +46,9 @@ def _pretrained(section: ModelSection, origin: str) -> MTPModel:
         return MTPModel.from_backbone(
             str(path),
             section.num_heads,
-            head_init=section.head_init or "copy",
-            num_head_layers=section.num_head_layers,
+            section.head_type,
+            section.head_init or "copy",
+            section.num_head_layers,
         )
     if section.head_init is not None:
         raise ConfigError(
@@ -51,7 +56,7 @@ def _pretrained(section: ModelSection, origin: str) -> MTPModel:
             "Leave model.head_init out."
         )
     model = MTPModel.from_pretrained(path)
-    for name in ("num_heads", "num_head_layers"):
+    for name in ("num_heads", "head_type", "num_head_layers"):
         asked, found = getattr(section, name), getattr(model, name)
         if asked != found:
             raise ConfigError(
