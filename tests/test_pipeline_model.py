@@ -36,7 +36,7 @@ def built(tokenizer: PreTrainedTokenizerBase, **model: Any) -> MTPModel:
         "algorithm": {"name": "mtp-baseline"},
         "model": {"num_heads": 3, **model},
         "tokenizer": {"pretrained": "here"},
-        "data": {"source": "minicode"},
+        "data": {"source": "minicode", "max_length": 64},
         "optimization": {"learning_rate": 1e-3, "global_batch": 4, "steps": 1},
     }
     algorithm: Any = SimpleNamespace(value_head=None)
