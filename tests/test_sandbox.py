@@ -495,6 +495,8 @@ def test_a_lasting_sandbox_fault_is_an_error_never_a_failure(
 
 
 _SCRIPT = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may ignore it
 from wmtp.sandbox import Limits, Program, Sandbox, probe
 mode = "auto" if probe().tier else "limits-only"
 with Sandbox(mode, workers=2) as sandbox:
