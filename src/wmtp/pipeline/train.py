@@ -28,6 +28,7 @@ from wmtp.outputs import (
     atomic_write_json,
     atomic_write_text,
     locked,
+    read_json_object,
     read_jsonl,
     writing,
 )
@@ -115,7 +116,7 @@ def _claim(run: RunFolder, recipe: Recipe, environment: Environment, data: Data)
     atomic_write_text(run.recipe, dump(recipe))
     record = provenance()
     if run.provenance.exists():
-        started = json.loads(run.provenance.read_text(encoding="utf-8"))
+        started = read_json_object(run.provenance)
         record = {**started, "resumed": [*started.get("resumed", []), record]}
     atomic_write_json(run.provenance, record)
     atomic_write_text(run.environment, dump(environment))
