@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from wmtp.data.mbpp import Mbpp
-from wmtp.data.minicode import Minicode, ProblemSection, make_problems, task_id
+from wmtp.data.sources.mbpp import Mbpp
+from wmtp.data.sources.minicode.source import Minicode, ProblemSection, make_problems, task_id
 from wmtp.evaluation.benchmark import Benchmark, Task
 from wmtp.evaluation.mbpp import MbppBenchmark
 from wmtp.evaluation.minicode import MinicodeBenchmark

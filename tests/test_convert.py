@@ -22,7 +22,7 @@ from tests.tiny import tiny_config, tiny_model
 from wmtp.cli import app
 from wmtp.config.recipe import Recipe
 from wmtp.data.example import Example
-from wmtp.data.jsonl import write_examples
+from wmtp.data.sources.jsonl import write_examples
 from wmtp.data.tokenizer import fingerprint, load_tokenizer, train_tokenizer
 from wmtp.errors import CheckpointError
 from wmtp.modeling.meta import read_meta

@@ -14,7 +14,7 @@ from wmtp.cli import app
 from wmtp.config.environment import Environment
 from wmtp.config.load import load_document
 from wmtp.data.example import Example
-from wmtp.data.jsonl import write_examples
+from wmtp.data.sources.jsonl import write_examples
 from wmtp.data.tokenizer import train_tokenizer
 from wmtp.pipeline.train import train
 from wmtp.registry import ALGORITHMS, SOURCES

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 from wmtp.config.environment import Environment
 from wmtp.config.load import Document
 from wmtp.data.example import Example
-from wmtp.data.jsonl import write_examples
+from wmtp.data.sources.jsonl import write_examples
 from wmtp.display import Display
 from wmtp.errors import CheckpointError, ConfigError, DataError, OutputError
 from wmtp.modeling.mtp import MTPModel

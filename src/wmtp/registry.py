@@ -85,10 +85,10 @@ SOURCES = Registry(
     "data source",
     "wmtp.sources",
     {
-        "minicode": "wmtp.data.minicode:Minicode",
-        "mbpp": "wmtp.data.mbpp:Mbpp",
-        "python-source": "wmtp.data.python_source:PythonSource",
-        "jsonl": "wmtp.data.jsonl:Jsonl",
+        "minicode": "wmtp.data.sources.minicode.source:Minicode",
+        "mbpp": "wmtp.data.sources.mbpp:Mbpp",
+        "python-source": "wmtp.data.sources.python_source:PythonSource",
+        "jsonl": "wmtp.data.sources.jsonl:Jsonl",
     },
 )
 

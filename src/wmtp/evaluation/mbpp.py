@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wmtp.data.mbpp import MbppSection, load
+from wmtp.data.sources.mbpp import MbppSection, load
 from wmtp.evaluation.benchmark import Benchmark, Task
 from wmtp.sandbox import Limits, Program
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from wmtp.data.minicode import LIMITS, ProblemSection, make_problems, task_id
-from wmtp.data.minicode_rendering import solutions
+from wmtp.data.sources.minicode.rendering import solutions
+from wmtp.data.sources.minicode.source import LIMITS, ProblemSection, make_problems, task_id
 from wmtp.evaluation.benchmark import Benchmark, Task
 from wmtp.sandbox import Program
 

@@ -17,7 +17,7 @@ from wmtp.config.recipe import Recipe
 from wmtp.data.encode import EncodedSet, encode_examples
 from wmtp.data.example import Example
 from wmtp.data.reference import with_reference_ce
-from wmtp.data.source import Source
+from wmtp.data.sources.base import Source
 from wmtp.data.tokenizer import load_tokenizer, train_tokenizer
 from wmtp.display import Display
 from wmtp.errors import ConfigError

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from wmtp.config.recipe import Section
 from wmtp.data.example import Example
-from wmtp.data.source import Source
+from wmtp.data.sources.base import Source
 from wmtp.data.splits import hashed_split, require_split
 from wmtp.data.syntax import ParsedCode
 from wmtp.errors import DataError

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, ValidationError, create_model
 
 from wmtp.config.recipe import Section
 from wmtp.data.example import Example, require_text
-from wmtp.data.source import Source
+from wmtp.data.sources.base import Source
 from wmtp.data.splits import hashed_split
 from wmtp.errors import DataError, near_match
 from wmtp.outputs import atomic_write, numbered_jsonl

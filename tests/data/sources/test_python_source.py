@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wmtp.data.example import Example
-from wmtp.data.python_source import PythonSource, chunks, python_files
+from wmtp.data.sources.python_source import PythonSource, chunks, python_files
 from wmtp.errors import DataError
 
 SPLITS = ("train", "validation", "test")

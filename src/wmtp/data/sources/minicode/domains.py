@@ -7,7 +7,7 @@ from functools import cache
 from itertools import accumulate, chain, pairwise
 from math import prod
 
-from wmtp.data.minicode_operations import (
+from wmtp.data.sources.minicode.operations import (
     Change,
     Domain,
     Operation,

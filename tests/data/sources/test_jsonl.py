@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wmtp.data.example import Example
-from wmtp.data.jsonl import Jsonl, read_examples, write_examples
+from wmtp.data.sources.jsonl import Jsonl, read_examples, write_examples
 from wmtp.errors import DataError
 
 GOOD = {"task_id": "t", "prompt": "p", "completion": "code"}

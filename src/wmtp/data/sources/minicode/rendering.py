@@ -9,8 +9,8 @@ from dataclasses import replace
 from functools import cache
 from typing import Literal, get_args
 
-from wmtp.data.minicode_operations import Domain, Operation
-from wmtp.data.minicode_problems import Problem
+from wmtp.data.sources.minicode.operations import Domain, Operation
+from wmtp.data.sources.minicode.problems import Problem
 
 _INDENT = "    "
 _FORMS = ("nested", "steps", "loops")

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from wmtp.data.minicode_operations import Domain, Operation
+from wmtp.data.sources.minicode.operations import Domain, Operation
 from wmtp.data.splits import hashed_split
 
 TEST_SHARE = 0.1

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wmtp.data.example import Example
-from wmtp.data.mbpp import SPLITS, Mbpp
+from wmtp.data.sources.mbpp import SPLITS, Mbpp
 from wmtp.errors import DataError
 
 RECORD = {

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from wmtp.config.recipe import Section
 from wmtp.data.example import Example
-from wmtp.data.source import Source
+from wmtp.data.sources.base import Source
 from wmtp.data.splits import require_split
 from wmtp.errors import DataError, near_match
 from wmtp.outputs import numbered_jsonl

@@ -13,11 +13,17 @@ import pytest
 from pydantic import ValidationError
 
 from wmtp.data.example import Example
-from wmtp.data.minicode import Minicode, Minicodes, ProblemSection, build, make_problems
-from wmtp.data.minicode_domains import numbers, text
-from wmtp.data.minicode_operations import Domain, Operation
-from wmtp.data.minicode_problems import Problem, apply, compose
-from wmtp.data.minicode_rendering import STYLES, solutions
+from wmtp.data.sources.minicode.domains import numbers, text
+from wmtp.data.sources.minicode.operations import Domain, Operation
+from wmtp.data.sources.minicode.problems import Problem, apply, compose
+from wmtp.data.sources.minicode.rendering import STYLES, solutions
+from wmtp.data.sources.minicode.source import (
+    Minicode,
+    Minicodes,
+    ProblemSection,
+    build,
+    make_problems,
+)
 from wmtp.errors import DataError
 
 SMALL = Minicode.Config(num_problems=80, level_shares=(1, 1, 1, 1, 1), text_share=0.4)
@@ -164,7 +170,7 @@ def test_splits_are_fixed_whatever_the_settings() -> None:
 
 def test_bytes_depend_on_the_settings_only() -> None:
     code = (
-        "import hashlib, json; from wmtp.data.minicode import *; "
+        "import hashlib, json; from wmtp.data.sources.minicode.source import *; "
         "m = build(Minicode.Config(num_problems=40, seed=7)); "
         "print(hashlib.sha256(json.dumps([e.to_json() for s in SPLITS for e in m.examples[s]])"
         ".encode()).hexdigest())"

@@ -19,11 +19,11 @@ from pydantic import Field, model_validator
 
 from wmtp.config.recipe import Section
 from wmtp.data.example import Example
-from wmtp.data.minicode_domains import numbers, text
-from wmtp.data.minicode_problems import Problem, compose, make_problem
-from wmtp.data.minicode_rendering import Style, solutions
 from wmtp.data.mutation import Mutant, mutants
-from wmtp.data.source import Source
+from wmtp.data.sources.base import Source
+from wmtp.data.sources.minicode.domains import numbers, text
+from wmtp.data.sources.minicode.problems import Problem, compose, make_problem
+from wmtp.data.sources.minicode.rendering import Style, solutions
 from wmtp.data.splits import require_split
 from wmtp.data.syntax import Range
 from wmtp.errors import DataError, SandboxError

@@ -1,0 +1,1 @@
+"""The embedded benchmark: small Python problems, composed by a grammar."""
