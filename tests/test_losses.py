@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from importlib.util import find_spec
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from wmtp.losses import cross_entropy as losses
-from wmtp.losses import horizon_labels, linear_cross_entropy, weighted_linear_cross_entropy
+from tests.tiny import child_environment
+from wmtp.losses import chunked, horizon_labels, linear_cross_entropy, weighted_linear_cross_entropy
 
 
 def test_horizon_labels_by_hand() -> None:
@@ -69,7 +73,7 @@ def test_both_losses_equal_torch(
     softcap: float | None,
     with_bias: bool,
 ) -> None:
-    monkeypatch.setattr(losses, "_CHUNK_ELEMENTS", chunk)
+    monkeypatch.setattr(chunked, "_CHUNK_ELEMENTS", chunk)
     hidden, weight, bias, labels, grad = inputs(53, 7, 19)
     options = {"bias": bias if with_bias else None, "logit_scale": scale, "softcap": softcap}
     want = plain_cross_entropy(hidden, weight, labels, **options)
@@ -191,13 +195,13 @@ def test_all_ignored_is_a_finite_zero(name: str) -> None:
 def test_frozen_unembedding_gets_no_gradient(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     hidden, weight, _, labels, grad = inputs(8, 4, 9)
     formed = []
-    plain = losses._Gradients.__init__
+    plain = chunked._Gradients.__init__
 
     def keep(self, *args):
         plain(self, *args)
         formed.append(self)
 
-    monkeypatch.setattr(losses._Gradients, "__init__", keep)
+    monkeypatch.setattr(chunked._Gradients, "__init__", keep)
     losses_of(hidden, weight.detach(), labels, grad)[name].backward()
     assert hidden.grad.abs().sum() > 0
     assert all(gradients.weight is None for gradients in formed)
@@ -209,17 +213,68 @@ def test_logits_of_rows_without_gradient_are_computed_once(monkeypatch: pytest.M
     keep[[1, 2, 4, 5]] = 1  # row 4 is ignored, as 10 rows are
     rows = {"logits": 0, "gradient": 0}
     for name in rows:
-        plain = getattr(losses._Projection, name)
+        plain = getattr(chunked._Projection, name)
 
         def count(self, first, *rest, plain=plain, name=name):
             rows[name] += len(first)
             return plain(self, first, *rest)
 
-        monkeypatch.setattr(losses._Projection, name, count)
+        monkeypatch.setattr(chunked._Projection, name, count)
     (linear_cross_entropy(hidden, weight, labels) * keep).sum().backward()
     assert rows == {"logits": 30 + 3, "gradient": 3}
     weighted_linear_cross_entropy(hidden, weight, labels, keep)[0].backward()
     assert rows == {"logits": 30 + 3 + 30, "gradient": 3 + 3}
+
+
+@pytest.mark.parametrize("form", [{}, {"logit_scale": 0.5, "softcap": 3.0}])
+def test_backends_differ_by_rounding_alone(form: dict[str, float]) -> None:
+    hidden, weight, bias, labels, grad = inputs(300, 48, 70, torch.float32)
+    found = {}
+    for backend in ("torch", "onednn"):
+        options = {"bias": bias, "backend": backend, **form}
+        try:
+            ce = linear_cross_entropy(hidden, weight, labels, **options)
+        except ValueError as error:
+            pytest.skip(str(error))
+        total, _ = weighted_linear_cross_entropy(hidden, weight, labels, grad, **options)
+        for name, loss in (("unknown", (ce * grad).sum()), ("known", total)):
+            found[backend, name] = torch.autograd.grad(loss, [hidden, weight, bias])
+    for name in ("unknown", "known"):
+        torch.testing.assert_close(found["torch", name], found["onednn", name])
+
+
+def test_backends_that_cannot_run_say_why() -> None:
+    hidden, weight, _, labels, _ = inputs(8, 4, 9)
+    with pytest.raises(ValueError, match="cut-cross-entropy: its kernels need a GPU, .* on cpu"):
+        linear_cross_entropy(hidden, weight, labels, backend="cut-cross-entropy")
+
+
+PEER = """
+import torch
+from tests.test_losses import inputs, plain_cross_entropy
+from wmtp.losses import linear_cross_entropy, weighted_linear_cross_entropy
+hidden, weight, bias, labels, grad = inputs(24, 16, 40, torch.float32)
+options = {"bias": bias, "logit_scale": 0.5}
+exact = (plain_cross_entropy(hidden, weight, labels, **options) * grad).sum()
+want = torch.autograd.grad(exact, [hidden, weight, bias])
+options["backend"] = "liger"
+ce = (linear_cross_entropy(hidden, weight, labels, **options) * grad).sum()
+known = weighted_linear_cross_entropy(hidden, weight, labels, grad, **options)[0]
+for loss in (ce, known):
+    torch.testing.assert_close(loss, exact)
+    torch.testing.assert_close(torch.autograd.grad(loss, [hidden, weight, bias]), want)
+print("equal")
+"""
+
+
+def test_liger_gives_the_same() -> None:
+    if find_spec("liger_kernel") is None or find_spec("triton") is None:
+        pytest.skip("Liger and triton are not installed")
+    environment = child_environment() | {"TRITON_INTERPRET": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", PEER], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.stdout == "equal\n", done.stderr
 
 
 @pytest.mark.parametrize("wrong", [-1, 9])

@@ -121,18 +121,19 @@ def trainer_for(
     return trainer, logs
 
 
+def child_environment() -> dict[str, str]:
+    """Return the environment of a process that imports what this one can, on one thread."""
+    paths = [str(Path(__file__).parents[1]), *sys.path]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+
+
 def on_two_processes(script: Path, *arguments: str) -> None:
     """Run a script of the tests under torch.distributed.run on two processes."""
     launch = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d"]
     launch.append("--rdzv-endpoint=localhost:0")
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path]),
-        "OMP_NUM_THREADS": "1",
-    }
     done = subprocess.run(
         [sys.executable, *launch, str(script), *arguments],
-        env=environment,
+        env=child_environment(),
         capture_output=True,
         text=True,
         timeout=300,

@@ -53,6 +53,12 @@ class Environment(Section):
         description="Recompute activations in the backward to save memory: those of the further heads, "
         "or of all layers.",
     )
+    loss_backend: Literal["auto", "torch", "onednn", "liger", "cut-cross-entropy"] = Field(
+        "auto",
+        description="Code of the cross entropy; results differ by rounding alone. auto: oneDNN's matrix "
+        "product on x86-64 CPUs, torch's elsewhere; liger and cut-cross-entropy need a GPU and their "
+        "packages.",
+    )
     threads: int | None = Field(None, gt=0, description="CPU threads; default: torch's choice.")
     dataloader_workers: int = Field(0, ge=0, description="Processes that prepare batches.")
     output_root: str = Field("runs", description="Runs are written below this folder.")

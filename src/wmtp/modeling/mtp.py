@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from wmtp.errors import CheckpointError
-from wmtp.losses import linear_cross_entropy, weighted_linear_cross_entropy
+from wmtp.losses import Backend, linear_cross_entropy, weighted_linear_cross_entropy
 from wmtp.modeling.checkpoint import read_heads, write_model
 from wmtp.modeling.heads import HeadInit, HeadType, head_layers, new_heads
 from wmtp.modeling.layout import (
@@ -66,7 +66,8 @@ class MTPModel(nn.Module):
     heads, the trunk is the whole backbone, head 0 reads its final hidden state, and each further head
     that of the head before and one token more. The unembedding is shared, and the value head reads the
     trunk's output. Build one with `from_backbone`, `from_config` or `from_pretrained`. docs/families.md
-    lists the model families.
+    lists the model families. `loss_backend` chooses the code of the cross entropy, see
+    `linear_cross_entropy`.
     """
 
     # Tells transformers.Trainer that the loss is normalised by the number of targets of the step.
@@ -87,6 +88,7 @@ class MTPModel(nn.Module):
         self.head_type = head_type
         self.num_head_layers = num_head_layers
         self.value_head = value_head
+        self.loss_backend: Backend = "auto"
         self._recompute_heads = False
 
     @property
@@ -234,6 +236,7 @@ class MTPModel(nn.Module):
             labels.permute(heads_first).flatten(),
         )
         options = {"bias": unembedding.bias, **logit_options(self.config)}
+        options["backend"] = self.loss_backend
         total = None
         if weigh is None:
             ce = linear_cross_entropy(*targets, **options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from wmtp.config.recipe import Recipe
 from wmtp.data.collate import Collate, OrderedSamples
 from wmtp.data.order import training_order
 from wmtp.display import Display
-from wmtp.errors import OutputError
+from wmtp.errors import ConfigError, OutputError
 from wmtp.evaluation.held_out import HeldOut
+from wmtp.losses import resolve
+from wmtp.modeling.mtp import MTPModel
 from wmtp.outputs import (
     LOCK_FILE,
     append_jsonl,
@@ -38,7 +41,7 @@ from wmtp.pipeline.results import write_results
 from wmtp.provenance import provenance
 from wmtp.registry import ALGORITHMS, SOURCES
 from wmtp.run_folder import RunFolder, model_folder
-from wmtp.tracking import Tracker
+from wmtp.tracking import RUN_FILE, Tracker
 from wmtp.training.arguments import resolve_device, training_arguments
 from wmtp.training.checkpoints import latest_checkpoint, step_of
 from wmtp.training.cost import (
@@ -91,7 +94,7 @@ def train(
 def _complete(run: RunFolder, recipe: Recipe, resume: bool) -> bool:
     """Return whether the run is complete; refuse a folder that is not this recipe's to write into."""
     if not run.recipe.exists():
-        if run.path.is_dir() and set(os.listdir(run.path)) - {LOCK_FILE}:
+        if run.path.is_dir() and set(os.listdir(run.path)) - {LOCK_FILE, RUN_FILE}:
             raise OutputError(
                 f"{run.path}: there are files but no {run.recipe.name}, so it is no run to go on with. "
                 "Give another --output, or delete the folder."
@@ -140,6 +143,15 @@ def _difference(before: Recipe, now: Recipe) -> str:
     return "in its order"
 
 
+def _choose_loss(model: MTPModel, environment: Environment, device: str) -> None:
+    has_bias = model.backbone.get_output_embeddings().bias is not None
+    try:
+        resolve(environment.loss_backend, torch.device(device), has_bias)
+    except ValueError as error:
+        raise ConfigError(f"environment {environment.name}: {error}") from error
+    model.loss_backend = environment.loss_backend
+
+
 def _train(
     recipe: Recipe,
     environment: Environment,
@@ -154,20 +166,23 @@ def _train(
     )
     steps = len(order) // recipe.optimization.global_batch
     model = build_model(recipe, algorithm, data.tokenizer)
+    _choose_loss(model, environment, device)
     if environment.gradient_checkpointing != "none":
         model.checkpoint_activations(environment.gradient_checkpointing)
     collate = Collate(model.num_heads, int(data.tokenizer.pad_token_id))
     held_out = None if data.validation is None else HeldOut(data.validation, collate)
     saved = latest_checkpoint(run.checkpoints)
     arguments = training_arguments(recipe, environment, run.checkpoints, steps)
-    _claim(run, recipe, environment, data)
-    if saved is not None:
-        display.say(f"{run.path}: goes on after step {step_of(saved)}")
-    _drop_metrics_after(run.metrics, saved)
     reset_peak_memory(device)
-    tracker = Tracker(environment.tracking, run.path)
-    with tracker, display.stage(recipe.name) as update, append_jsonl(run.metrics) as log:
+    with ExitStack() as opened:
+        tracker = opened.enter_context(Tracker(environment.tracking, run.path))
         tracker.start(recipe.name, recipe.model_dump(), {"algorithm": recipe.algorithm.name})
+        _claim(run, recipe, environment, data)
+        if saved is not None:
+            display.say(f"{run.path}: goes on after step {step_of(saved)}")
+        _drop_metrics_after(run.metrics, saved)
+        update = opened.enter_context(display.stage(recipe.name))
+        log = opened.enter_context(append_jsonl(run.metrics))
         trainer = MTPTrainer(
             model=model,
             args=arguments,

@@ -1,0 +1,239 @@
+"""Our own backends: a chunk of logits at a time. Legend: N targets, D width, V vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Logits of one chunk hold at most about this many elements, whatever the vocabulary: in float32 16 MiB,
+# which a CPU's cache can hold, and on a GPU 128 MiB, which its matrix products need to be efficient.
+_CHUNK_ELEMENTS = 1 << 22
+_GPU_CHUNK_ELEMENTS = 1 << 25
+# oneDNN's product makes tensors of its own: this many parts of a chunk, one after the other.
+_NUM_PARTS = 8
+
+
+@dataclass(frozen=True)
+class LogitForm:
+    """How logits come from the product with the unembedding.
+
+    `dtype` is that of the products; `onednn` takes oneDNN's for those of float32 on a CPU.
+    """
+
+    dtype: torch.dtype
+    scale: float
+    softcap: float | None
+    onednn: bool
+
+    @property
+    def wide(self) -> torch.dtype:
+        """The dtype of logits and sums."""
+        return torch.promote_types(self.dtype, torch.float32)
+
+    def times_transposed(self, left: Tensor, right: Tensor) -> Tensor:
+        """Return `left [n, K] @ right [m, K].T`, `[n, m]`."""
+        if self.takes_onednn:
+            found: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
+            return found
+        return left @ right.T
+
+    @property
+    def takes_onednn(self) -> bool:
+        """Whether the products are oneDNN's."""
+        return self.onednn and self.dtype == torch.float32
+
+
+class _Projection:
+    """Logits of a few rows at a time, all in one buffer, and what becomes of them there."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, form: LogitForm) -> None:
+        self.weight = weight.to(form.dtype)
+        self.bias = bias
+        self.form = form
+        elements = _CHUNK_ELEMENTS if weight.device.type == "cpu" else _GPU_CHUNK_ELEMENTS
+        self.num_rows = max(16, elements // len(weight))
+        self._buffer = weight.new_empty(0, dtype=form.wide)
+
+    def chunks(self, chosen: Tensor) -> Iterator[Tensor]:
+        """Yield the indices of the chosen rows, as many at a time as the buffer takes."""
+        rows = chosen.nonzero().squeeze(1)
+        if len(rows) == 0:
+            return
+        num_rows = min(self.num_rows, len(rows))
+        if self._buffer.numel() < num_rows * len(self.weight):
+            self._buffer = self._buffer.new_empty(num_rows, len(self.weight))
+        yield from rows.split(num_rows)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return scaled and capped logits in the buffer; the next call overwrites them."""
+        form = self.form
+        out = self._buffer[: len(hidden)]
+        if form.takes_onednn:  # it has no way to write into a buffer
+            width = -(-len(self.weight) // _NUM_PARTS)
+            for columns, part in zip(out.split(width, 1), self.weight.split(width), strict=True):
+                columns.copy_(form.times_transposed(hidden, part))
+        elif hidden.dtype == out.dtype:
+            torch.mm(hidden, self.weight.T, out=out)
+        else:
+            out.copy_(hidden @ self.weight.T)
+        if self.bias is not None:
+            out += self.bias
+        if form.scale != 1.0:
+            out *= form.scale
+        if form.softcap is not None:
+            out.div_(form.softcap).tanh_().mul_(form.softcap)
+        return out
+
+    def cross_entropy(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross entropy of every row."""
+        logits = self.logits(hidden.to(self.form.dtype))
+        return -_in_place(torch.log_softmax, logits).gather(1, labels[:, None]).squeeze(1)
+
+    def gradient(self, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradient of every row's cross entropy to its logits, and that itself.
+
+        The gradient is that to the bare product, but for the factor `scale`.
+        """
+        logits = self.logits(hidden)
+        picked = logits.gather(1, labels[:, None])
+        largest = logits.amax(1, keepdim=True)
+        slope = None
+        if self.form.softcap is not None:
+            slope = (logits / self.form.softcap).square_().neg_().add_(1)
+        grad = _in_place(torch.softmax, logits)
+        # The largest probability is exp(largest - log-sum-exp): this spares a pass over the logits.
+        ce = ((largest - picked) - grad.amax(1, keepdim=True).log()).squeeze(1)
+        grad.scatter_add_(1, labels[:, None], torch.full_like(picked, -1.0))
+        return (grad if slope is None else grad.mul_(slope)), ce
+
+
+def _in_place(softmax: Any, logits: Tensor) -> Tensor:
+    """Return `softmax(logits)` over the vocabulary; on a CPU, row by row into the same memory."""
+    out = logits if logits.device.type == "cpu" else None
+    found: Tensor = softmax(logits, 1, out=out)
+    return found
+
+
+class _Gradients:
+    """Sums of the gradients to hidden states, unembedding and bias, over chunks of rows."""
+
+    def __init__(self, projection: _Projection, hidden: Tensor, needed: tuple[bool, ...]) -> None:
+        weight, bias, wide = projection.weight, projection.bias, projection.form.wide
+        self.projection = projection
+        self.hidden = torch.zeros_like(hidden, dtype=wide) if needed[0] else None
+        self.weight = torch.zeros_like(weight, dtype=wide) if needed[1] else None
+        self.bias = torch.zeros_like(bias, dtype=wide) if needed[2] and bias is not None else None
+
+    def add(self, rows: Tensor, hidden: Tensor, labels: Tensor, factors: Tensor) -> Tensor:
+        """Take a chunk, whose cross entropy counts `factors` times; return the cross entropy."""
+        form = self.projection.form
+        hidden = hidden.to(form.dtype)
+        grad, ce = self.projection.gradient(hidden, labels)
+        factors = factors.to(form.wide) * form.scale
+        if self.bias is not None:
+            self.bias += grad.T @ factors
+        largest = torch.ones((), device=grad.device)
+        if form.dtype != form.wide:
+            # Half precision: scale first, relative to the largest, so that nothing underflows.
+            largest = factors.abs().amax().clamp(min=1e-30)
+            grad = (grad * (factors / largest)[:, None]).to(form.dtype)
+            factors = largest.expand(len(rows))
+        if self.hidden is not None:
+            product = form.times_transposed(grad, self.projection.weight.T).to(form.wide)
+            self.hidden[rows] = product * factors[:, None]
+        if self.weight is not None and form.dtype == form.wide:
+            self.weight.addmm_(grad.T, hidden * factors[:, None])
+        elif self.weight is not None:
+            self.weight += (grad.T @ hidden) * largest
+        return ce
+
+    def result(self, *inputs: Tensor | None, factor: Tensor | None = None) -> list[Tensor | None]:
+        """Return the three gradients, times `factor`, in the dtypes of their inputs; used up here."""
+        found: list[Tensor | None] = []
+        for gradient, tensor in zip((self.hidden, self.weight, self.bias), inputs, strict=True):
+            if gradient is not None and factor is not None:
+                gradient *= factor
+            found.append(None if gradient is None or tensor is None else gradient.to(tensor.dtype))
+        return found
+
+
+class ChunkedCrossEntropy(torch.autograd.Function):
+    """Cross entropy of every target; forms gradients in the backward, from recomputed logits."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        labels: Tensor,
+        valid: Tensor,
+        form: LogitForm,
+    ) -> Tensor:
+        """Return the cross entropy; keep the inputs alone."""
+        ce = hidden.new_zeros(len(labels), dtype=form.wide)
+        with torch.autocast(hidden.device.type, enabled=False):
+            projection = _Projection(weight, bias, form)
+            for rows in projection.chunks(valid):
+                ce[rows] = projection.cross_entropy(hidden[rows], labels[rows])
+        ctx.save_for_backward(hidden, weight, bias, labels, valid)
+        ctx.form = form
+        return ce
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_ce: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the targets whose own gradient is not zero."""
+        hidden, weight, bias, labels, valid = ctx.saved_tensors
+        with torch.autocast(hidden.device.type, enabled=False):
+            projection = _Projection(weight, bias, ctx.form)
+            gradients = _Gradients(projection, hidden, ctx.needs_input_grad[:3])
+            for rows in projection.chunks(valid & grad_ce.ne(0)):
+                gradients.add(rows, hidden[rows], labels[rows], grad_ce[rows])
+        return *gradients.result(hidden, weight, bias), None, None, None
+
+
+class ChunkedWeightedCrossEntropy(torch.autograd.Function):
+    """Weighted sum and every target's part; forms gradients in the forward, from the same logits."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        labels: Tensor,
+        valid: Tensor,
+        target_weights: Tensor,
+        form: LogitForm,
+        learns: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Return both; keep the gradients of the sum."""
+        ce = hidden.new_zeros(len(labels), dtype=form.wide)
+        kept = valid & target_weights.ne(0) & learns
+        with torch.autocast(hidden.device.type, enabled=False):
+            projection = _Projection(weight, bias, form)
+            gradients = _Gradients(projection, hidden, ctx.needs_input_grad[:3]) if learns else None
+            for rows in projection.chunks(kept):
+                assert gradients is not None
+                ce[rows] = gradients.add(rows, hidden[rows], labels[rows], target_weights[rows])
+            for rows in projection.chunks(valid & ~kept):
+                ce[rows] = projection.cross_entropy(hidden[rows], labels[rows])
+        ctx.gradients = gradients
+        ctx.save_for_backward(hidden, weight, bias)
+        ctx.mark_non_differentiable(ce)
+        return (target_weights * ce).sum(), ce
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_total: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients that were kept."""
+        if ctx.gradients is None:
+            raise RuntimeError("a second backward through weighted_linear_cross_entropy")
+        gradients, ctx.gradients = ctx.gradients, None
+        found = gradients.result(*ctx.saved_tensors, factor=grad_total)
+        return *found, None, None, None, None, None
