@@ -444,3 +444,18 @@ def test_judging_samples_of_others(mbpp: Path, tmp_path: Path) -> None:
 def test_a_benchmark_must_be_named() -> None:
     with pytest.raises(ConfigError, match="--benchmark is missing. Known: minicode, mbpp"):
         evaluation_document(None, None, None, None, [])
+
+
+def test_a_refused_tracking_store_or_loss_leaves_no_run(data: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    store = tmp_path / "store"
+    store.write_text("no database")
+    for changes, message in (
+        ({"tracking": {"uri": f"sqlite:///{store}"}}, "store"),
+        ({"loss_backend": "cut-cross-entropy"}, "its kernels need a GPU"),
+    ):
+        refusing = environment(tmp_path, **changes)
+        with pytest.raises(ConfigError, match=message):
+            train(recipe(data), refusing, output=output)
+        assert not RunFolder(output).recipe.exists()
+    train(recipe(data), environment(tmp_path), output=output)
