@@ -21,6 +21,7 @@ from wmtp.registry import ALGORITHMS, SOURCES
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+GROUPS = {group.name: group.typer_instance for group in app.registered_groups}
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -37,9 +38,10 @@ def commands() -> list[list[str]]:
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_commands_and_their_options_exist(words: list[str]) -> None:
-    help_text = CliRunner().invoke(app, [words[0], "--help"])
+    command = words[: 2 if words[0] in GROUPS else 1]
+    help_text = CliRunner().invoke(app, [*command, "--help"])
     assert help_text.exit_code == 0
-    for word in words[1:]:
+    for word in words[len(command) :]:
         if word.startswith("--"):
             assert word in help_text.stdout
 
@@ -50,6 +52,11 @@ def test_commands_listed_in_the_readme_are_all_there_are() -> None:
     names |= set(re.findall(r"^    wmtp (check|list|schema|doctor)\b", README, re.M))
     registered = {c.name or c.callback.__name__ for c in app.registered_commands}
     assert names == registered
+    for name, group in GROUPS.items():
+        inner = re.search(rf"^    wmtp {name} ([^#\n]+)", README, re.M)[1]
+        assert {word.strip() for word in inner.split("|")} == {
+            c.name or c.callback.__name__ for c in group.registered_commands
+        }
 
 
 def test_make_targets_exist() -> None:

@@ -22,6 +22,7 @@ LAYERS = (
     {"training", "evaluation"},
     {"report"},
     {"pipeline", "doctor"},
+    {"cli_data"},
     {"cli"},
     {"__main__"},
 )

@@ -18,6 +18,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from wmtp import cli_data
+from wmtp.display import terminal_display as _display
 from wmtp.errors import ConfigError, WmtpError
 
 EnvironmentFile = Annotated[
@@ -46,7 +48,8 @@ class _Commands(TyperGroup):
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             typer.echo(
-                "Interrupted. The same command goes on from there; `wmtp train` needs --resume.",
+                "Interrupted. The same command goes on from there; `wmtp train` and `wmtp data "
+                "mutate` need --resume.",
                 err=True,
             )
             raise typer.Exit(130) from None
@@ -67,6 +70,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,  # its tracebacks print local variables
 )
+app.add_typer(cli_data.app, name="data")
 
 
 @app.command()
@@ -260,15 +264,6 @@ def convert(
         typer.echo(f"note: {notice}", err=True)
     kinds = f"{done.source_layout} to {done.layout}"
     typer.echo(f"model: {done.output} ({kinds}, heads: {done.num_heads})")
-
-
-def _display() -> Any:
-    """Return the display of a terminal, or of a log where there is none."""
-    from rich.console import Console
-
-    from wmtp.display import ConsoleDisplay
-
-    return ConsoleDisplay(Console(stderr=True))
 
 
 def _metrics_table(folder: Path) -> str:

@@ -90,6 +90,13 @@ class ConsoleDisplay(Display):
         yield update
 
 
+def terminal_display() -> Display:
+    """Return the display of a terminal, or of a log where there is none."""
+    from rich.console import Console
+
+    return ConsoleDisplay(Console(stderr=True))
+
+
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

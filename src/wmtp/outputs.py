@@ -323,3 +323,18 @@ def numbered_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     """Return the objects of a JSON-lines file; errors are those of `numbered_jsonl`."""
     return [record for _, record in numbered_jsonl(path)]
+
+
+def claim(folder: Path, settings: dict[str, Any], what: str) -> None:
+    """Make `folder` that of work with these settings, such as `what`; other ones are an `OutputError`."""
+    file = folder / "settings.json"
+    if file.exists():
+        before = read_json_object(file)
+        if before != settings:
+            odd = next(k for k in {**before, **settings} if before.get(k) != settings.get(k))
+            raise OutputError(
+                f"{folder}: {what} with other settings is there ({odd}: {before.get(odd)} there, "
+                f"{settings.get(odd)} now). Give another --output, or delete the folder."
+            )
+    else:
+        atomic_write_json(file, settings)

@@ -60,6 +60,14 @@ def changed(code: str, operator: str, **options: object) -> set[tuple[str, ...]]
         ("a = 1\nb = 2\nc = a", "wrong_variable", {("b",)}),
         ("a = 1\nb = 2\nc = 3", "dropped_statement", {("b",), ("c",), ("2",)}),
         ("y = f'{a + 1}'", "arithmetic", set()),
+        ("y = 2.5", "constant", {("2.6",)}),
+        ("y = 1e9", "constant", set()),
+        ("y = z[a - 1]", "constant", {("2",)}),
+        ("y = range(n - 1)\n", "off_by_one", {(")",), ("1, ",)}),
+        ("y = (n) - 1", "off_by_one", set()),
+        ("def f(a, b):\n    return a, b", "swap", {("b", "a")}),
+        ("for x in y:\n    break", "loop_control", {("continue",)}),
+        ("for x in y:\n    continue", "loop_control", {("break",)}),
     ],
 )
 def test_each_operator_changes_what_it_should(
@@ -91,9 +99,9 @@ def test_docstrings_and_comments_stay() -> None:
 
 def test_all_kinds_take_turns() -> None:
     every = {m.operator for m in mutants(CODE)}
-    assert every == {
+    assert {*every, "loop_control"} == {
         "comparison", "boundary", "arithmetic", "constant", "boolean", "off_by_one",
-        "wrong_variable", "swap", "dropped_statement", "wrong_call",
+        "wrong_variable", "swap", "dropped_statement", "wrong_call", "loop_control",
     }  # fmt: skip
     assert {m.operator for m in mutants(CODE, limit=len(every))} == every
 
@@ -121,6 +129,21 @@ def test_broken_code_is_a_syntax_error() -> None:
         mutants("x = 1\0")
 
 
+def test_code_too_deep_to_walk_is_a_syntax_error() -> None:
+    with pytest.raises(SyntaxError):
+        mutants("x = " + "+".join(["1"] * 3000))
+
+
+def test_a_fault_is_never_shown_outside_the_region() -> None:
+    header, body = 'def f(x):\n    """A note."""\n', "    return x\n"
+    found = mutants(header + body, region=(len(header), len(header + body)))
+    assert "dropped_statement" not in {m.operator for m in found}
+    body = "    y = x\n    return y"
+    found = mutants(header + body, region=(len(header), len(header + body)))
+    assert "dropped_statement" in {m.operator for m in found}
+    assert all(start >= len(header) for m in found for start, _ in m.spans)
+
+
 def test_columns_are_characters_not_bytes() -> None:
     code = 's = "äöü€𝄞"; y = s + "é" == "é"\n'
     assert ("!=",) in changed(code, "comparison")
@@ -145,7 +168,8 @@ def check(code: str, mutant: Mutant) -> None:
         assert len(mutant.code) < len(code)
     else:
         last = mutant.spans[-1][1]
-        assert mutant.spans[0][0] <= first <= last
+        assert not mutant.code[first : mutant.spans[0][0]].strip()  # after what was removed
+        assert first <= last
         assert code.endswith(mutant.code[last:])
 
 

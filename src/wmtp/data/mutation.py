@@ -51,7 +51,7 @@ def mutants(
     for edit in _take_turns(found, random.Random(f"mutants:{seed}")):
         if limit is not None and len(chosen) >= limit:
             break
-        mutant = _apply(code, edit, high)
+        mutant = _apply(code, edit, low, high)
         if mutant is not None and mutant.code not in seen:
             seen.add(mutant.code)
             chosen.append(mutant)
@@ -76,8 +76,8 @@ def _take_turns(found: list[Edit], rng: random.Random) -> Iterator[Edit]:
                 del groups[operator]
 
 
-def _apply(code: str, edit: Edit, high: int) -> Mutant | None:
-    """Return the mutant, or None when the result is no longer valid Python."""
+def _apply(code: str, edit: Edit, low: int, high: int) -> Mutant | None:
+    """Return the mutant, or None when it is not valid Python or nothing of the region is left."""
     parts: list[str] = []
     spans: list[Range] = []
     position = length = 0
@@ -92,16 +92,19 @@ def _apply(code: str, edit: Edit, high: int) -> Mutant | None:
         parse(mutated)
     except SyntaxError:
         return None
-    end = high + len(mutated) - len(code)
-    return Mutant(mutated, tuple(_visible(mutated, span, end) for span in spans), edit.operator)
+    high += len(mutated) - len(code)
+    if not _SYMBOL.search(mutated, low, high):
+        return None
+    shown = tuple(_visible(mutated, span, low, high) for span in spans)
+    return Mutant(mutated, shown, edit.operator)
 
 
-def _visible(code: str, span: Range, end: int) -> Range:
-    """Return `span`, or for an empty one the next word or symbol before `end`, else the last."""
+def _visible(code: str, span: Range, low: int, high: int) -> Range:
+    """Return `span`, or for an empty one the next word or symbol before `high`, else the last."""
     start, stop = span
     if start < stop:
         return span
-    following = _SYMBOL.search(code, start, end)
+    following = _SYMBOL.search(code, start, high)
     if following is not None:
         return following.span()
-    return [found.span() for found in _SYMBOL.finditer(code, 0, start)][-1]
+    return [found.span() for found in _SYMBOL.finditer(code, low, start)][-1]

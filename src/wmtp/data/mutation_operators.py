@@ -8,37 +8,22 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
+from wmtp.data.mutation_tables import (
+    ARITHMETIC,
+    BOOLEAN,
+    BOUNDARY,
+    CALLS,
+    COMPARISON,
+    NOT_COMMUTATIVE,
+    SYMBOLS,
+)
 from wmtp.data.syntax import ParsedCode, Range
 
 Replacement = tuple[int, int, str]  # half-open range in the original, new text
 
-COMPARISON = {
-    "==": "!=", "!=": "==", "<": ">", ">": "<", "<=": ">=", ">=": "<=",
-    "in": "not in", "not in": "in", "is": "is not", "is not": "is",
-}  # fmt: skip
-BOUNDARY = {"<": "<=", "<=": "<", ">": ">=", ">=": ">"}
-ARITHMETIC = {
-    "+": "-", "-": "+", "*": "+", "/": "*", "//": "%", "%": "//", "**": "*",
-    "&": "|", "|": "&", "^": "&", "<<": ">>", ">>": "<<",
-}  # fmt: skip
-BOOLEAN = {"and": "or", "or": "and", "True": "False", "False": "True"}
-NOT_COMMUTATIVE = {"-", "/", "//", "%", "**"}
-CALLS = [
-    ("min", "max"), ("any", "all"), ("sum", "len"), ("len", "max"), ("sorted", "list"),
-    ("set", "list"), ("ceil", "floor"), ("append", "extend"), ("add", "discard"),
-    ("keys", "values"), ("upper", "lower"), ("lower", "swapcase"), ("isupper", "islower"),
-    ("isalpha", "isalnum"), ("isdigit", "isalnum"), ("startswith", "endswith"), ("find", "rfind"),
-    ("lstrip", "rstrip"), ("sort", "reverse"), ("ljust", "rjust"), ("popleft", "pop"),
-]  # fmt: skip
-
-_SYMBOLS: dict[type[ast.AST], str] = {
-    ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=",
-    ast.In: "in", ast.NotIn: "not in", ast.Is: "is", ast.IsNot: "is not",
-    ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Mod: "%",
-    ast.Pow: "**", ast.BitAnd: "&", ast.BitOr: "|", ast.BitXor: "^", ast.LShift: "<<",
-    ast.RShift: ">>", ast.And: "and", ast.Or: "or",
-}  # fmt: skip
 _BETWEEN = re.compile(r"#[^\r\n]*|(not\s+in\b|is\s+not\b|[^\s()\\#]+)")
+_FLOAT = re.compile(r"\d*\.\d*[0-9]")
+_ONE_MORE = re.compile(r"\s*[+-]\s*1")
 _PLAIN_STRING = re.compile(r"""(["'])([^"'\\\r\n]+)\1""")
 _SIMPLE = (ast.Assign, ast.AugAssign, ast.Expr, ast.Return, ast.Raise, ast.Break, ast.Continue)
 _CONDITION = (ast.Compare, ast.Call, ast.Name, ast.Attribute, ast.Subscript)
@@ -52,9 +37,15 @@ class Edit(NamedTuple):
 
 
 def edits(code: ParsedCode) -> list[Edit]:
-    """Return all edits of `code` in a fixed order; not all of them leave valid Python."""
+    """Return all edits of `code` in a fixed order; not all of them leave valid Python.
+
+    Code that is nested too deeply to be walked is a `SyntaxError`.
+    """
     finder = _Finder(code)
-    finder.visit(code.tree)
+    try:
+        finder.visit(code.tree)
+    except RecursionError as error:
+        raise SyntaxError("nested too deeply") from error
     return finder.found
 
 
@@ -63,6 +54,7 @@ class _Finder(ast.NodeVisitor):
         self.code = code
         self.found: list[Edit] = []
         self._scopes: list[dict[str, None]] = [{}]  # dictionaries as ordered sets of variables
+        self._never_zero: set[ast.expr] = set()
 
     # What an edit is made of.
 
@@ -173,19 +165,30 @@ class _Finder(ast.NodeVisitor):
         for (left, right), kind in zip(
             pairwise([node.left, *node.comparators]), node.ops, strict=True
         ):
-            symbol = _SYMBOLS[type(kind)]
+            symbol = SYMBOLS[type(kind)]
             self._replace_operator(left, right, symbol, comparison=COMPARISON, boundary=BOUNDARY)
         self.generic_visit(node)
 
     def visit_BinOp(self, node: ast.BinOp) -> None:
-        symbol = _SYMBOLS.get(type(node.op), "@")
+        symbol = SYMBOLS.get(type(node.op), "@")
         self._replace_operator(node.left, node.right, symbol, arithmetic=ARITHMETIC)
         if symbol in NOT_COMMUTATIVE:
             self._swap(node.left, node.right)
+        low, high = self.code.range(node.left)[1], self.code.range(node.right)[1]
+        if _ONE_MORE.fullmatch(self.code.text, low, high):
+            self._add("off_by_one", (low, high, ""))
+            self._never_zero.add(node.right)  # nobody writes `n - 0`
+        self.generic_visit(node)
+
+    def visit_Tuple(self, node: ast.Tuple) -> None:
+        if isinstance(node.ctx, ast.Load):
+            for first, second in pairwise(node.elts):
+                if not isinstance(first, ast.Starred) and not isinstance(second, ast.Starred):
+                    self._swap(first, second)
         self.generic_visit(node)
 
     def visit_AugAssign(self, node: ast.AugAssign) -> None:
-        symbol = _SYMBOLS.get(type(node.op), "@")
+        symbol = SYMBOLS.get(type(node.op), "@")
         where = self._operator(node.target, node.value, f"{symbol}=")
         if where and symbol in ARITHMETIC:
             self._add("arithmetic", (*where, f"{ARITHMETIC[symbol]}="))
@@ -193,7 +196,7 @@ class _Finder(ast.NodeVisitor):
 
     def visit_BoolOp(self, node: ast.BoolOp) -> None:
         for left, right in pairwise(node.values):
-            self._replace_operator(left, right, _SYMBOLS[type(node.op)], boolean=BOOLEAN)
+            self._replace_operator(left, right, SYMBOLS[type(node.op)], boolean=BOOLEAN)
         self.generic_visit(node)
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> None:
@@ -224,8 +227,10 @@ class _Finder(ast.NodeVisitor):
             self._replace("boolean", node, BOOLEAN[text])
         elif text.isascii() and text.isdigit():
             self._replace("constant", node, str(int(text) + 1))
-            if int(text) > 0:
+            if int(text) > (node in self._never_zero):
                 self._replace("constant", node, str(int(text) - 1))
+        elif _FLOAT.fullmatch(text):
+            self._replace("constant", node, _other_end(text))
         elif found := _PLAIN_STRING.fullmatch(text):
             quote, content = found.groups()
             for new in _other_strings(content):
@@ -249,8 +254,9 @@ class _Finder(ast.NodeVisitor):
         self.generic_visit(node)
 
     def _shift(self, bound: ast.expr | None) -> None:
-        """Move a bound that is not a plain number by one; `constant` does the numbers."""
-        if bound is not None and not isinstance(bound, ast.Constant | ast.UnaryOp):
+        """Move a bound by one that does not end in a number; `constant` does the numbers."""
+        last = bound.right if isinstance(bound, ast.BinOp) else bound
+        if bound is not None and not isinstance(last, ast.Constant | ast.UnaryOp):
             for change in (" + 1", " - 1"):
                 self._insert("off_by_one", self.code.range(bound)[1], change)
 
@@ -272,6 +278,12 @@ class _Finder(ast.NodeVisitor):
         if isinstance(node.func, ast.Attribute) and not isinstance(node.func.value, ast.Name):
             self.visit(node.func.value)  # a bare receiver stays: `x.append` for `out.append` is odd
         self._visit_all([*node.args, *[keyword.value for keyword in node.keywords]])
+
+    def visit_Break(self, node: ast.Break) -> None:
+        self._add("loop_control", (*self.code.range(node), "continue"))
+
+    def visit_Continue(self, node: ast.Continue) -> None:
+        self._add("loop_control", (*self.code.range(node), "break"))
 
     def _drop(self, statement: ast.stmt) -> None:
         """Remove a simple statement that has its lines for itself."""
@@ -298,6 +310,11 @@ def _other_strings(content: str) -> Iterator[str]:
     """Yield slips of a string: one character short, or its last character another one."""
     if len(content) > 1:
         yield content[:-1]
+    if content[-1].isascii() and content[-1].isalnum():
+        yield _other_end(content)
+
+
+def _other_end(content: str) -> str:
+    """Return `content` with its last letter or digit replaced by its neighbour."""
     last = content[-1]
-    if last.isascii() and last.isalnum():
-        yield content[:-1] + {"z": "y", "Z": "Y", "9": "8"}.get(last, chr(ord(last) + 1))
+    return content[:-1] + {"z": "y", "Z": "Y", "9": "8"}.get(last, chr(ord(last) + 1))

@@ -9,29 +9,14 @@ from typing import Any
 import numpy as np
 
 from wmtp.display import Display
-from wmtp.errors import OutputError, SandboxError
+from wmtp.errors import SandboxError
 from wmtp.evaluation.benchmark import Benchmark, Task
 from wmtp.evaluation.held_out import HeldOutSums
 from wmtp.evaluation.judge import judge
 from wmtp.evaluation.metrics import Interval, clustered_interval, pass_at_k
-from wmtp.outputs import atomic_write_json, read_json_object
+from wmtp.outputs import atomic_write_json
 from wmtp.provenance import provenance
 from wmtp.sandbox import Sandbox
-
-
-def claim(folder: Path, settings: dict[str, Any]) -> None:
-    """Make `folder` that of an evaluation with these settings; one with others is an `OutputError`."""
-    file = folder / "settings.json"
-    if file.exists():
-        before = read_json_object(file)
-        if before != settings:
-            odd = next(k for k in {**before, **settings} if before.get(k) != settings.get(k))
-            raise OutputError(
-                f"{folder}: an evaluation with other settings is there ({odd}: {before.get(odd)} there, "
-                f"{settings.get(odd)} now). Give another --output, or delete the folder."
-            )
-    else:
-        atomic_write_json(file, settings)
 
 
 def judge_and_report(

@@ -21,10 +21,10 @@ from wmtp.errors import ConfigError, DataError
 from wmtp.evaluation.benchmark import Benchmark, Task
 from wmtp.evaluation.generate import encode_prompts, generate_samples
 from wmtp.evaluation.judge import read_samples
-from wmtp.evaluation.run import claim, judge_and_report
+from wmtp.evaluation.run import judge_and_report
 from wmtp.modeling.checkpoint import has_heads
 from wmtp.modeling.mtp import MTPModel
-from wmtp.outputs import locked
+from wmtp.outputs import claim, locked
 from wmtp.registry import BENCHMARKS
 from wmtp.report.page import write_report
 from wmtp.run_folder import RunFolder, model_folder
@@ -97,7 +97,7 @@ def evaluate(
         encode_prompts(model, tokenizer, tasks, max_new_tokens)
         # Last of all checks, so that a command that is refused leaves nothing behind.
         stack.enter_context(locked(output))
-        claim(output, settings)
+        claim(output, settings, "an evaluation")
         with display.stage("generate") as update:
             samples = generate_samples(
                 model,
@@ -138,7 +138,7 @@ def judge_samples(
     settings = {"samples": str(path), **section.model_dump(mode="json")}
     isolation = environment.sandbox
     with Sandbox(isolation.mode, isolation.workers) as sandbox, locked(output):
-        claim(output, settings)
+        claim(output, settings, "an evaluation")
         return judge_and_report(
             samples, benchmark, tasks, ks, sandbox, output, settings, display or Display()
         )

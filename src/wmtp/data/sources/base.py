@@ -24,6 +24,10 @@ class Source(ABC, Generic[ConfigT]):
     def __init__(self, config: ConfigT) -> None:
         self.config = config
 
+    def splits(self) -> tuple[str, ...]:
+        """Return the names of all splits; a source with others says so here."""
+        return ("train", "validation", "test")
+
     @abstractmethod
     def examples(self, split: str) -> Iterator[Example]:
         """Yield the examples of one split; an unknown split is a `DataError` naming those known."""

@@ -49,6 +49,12 @@ class Jsonl(Source):
             "file has a column for `split`.",
         )
 
+    def splits(self) -> tuple[str, ...]:
+        """Return the splits of the file, in order of appearance."""
+        config = self.config
+        records = _numbered(Path(config.path), config.columns, config.validation_share)
+        return tuple(dict.fromkeys(example.split for _, example in records))
+
     def examples(self, split: str) -> Iterator[Example]:
         """Yield the examples of one split in the order of the file.
 

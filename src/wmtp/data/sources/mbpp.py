@@ -45,6 +45,10 @@ class Mbpp(Source):
     class Config(MbppSection):
         """Settings of the source."""
 
+    def splits(self) -> tuple[str, ...]:
+        """Return the authors' splits."""
+        return tuple(SPLITS)
+
     def examples(self, split: str) -> Iterator[Example]:
         """Yield one example per problem of the split, by task number."""
         return iter(load(self.config, split))
