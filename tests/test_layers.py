@@ -50,7 +50,7 @@ THIRD_PARTY = {
     "tracking": {"mlflow", "sqlalchemy"},
     "display": {"rich"},
     "config": {"pydantic", "pydantic_core", "yaml"},
-    "losses": {"torch", "jaxtyping"},
+    "losses": {"torch", "jaxtyping", "liger_kernel", "cut_cross_entropy"},
     "weighting": {"torch", "jaxtyping"},
 }
 
