@@ -18,6 +18,8 @@ from wmtp.config.environment import Environment
 from wmtp.config.load import Document
 from wmtp.data.example import Example
 from wmtp.data.sources.jsonl import write_examples
+from wmtp.data.templates import template_of
+from wmtp.data.tokenizer import load_tokenizer
 from wmtp.display import Display
 from wmtp.errors import CheckpointError, ConfigError, DataError, OutputError
 from wmtp.modeling.mtp import MTPModel
@@ -124,6 +126,30 @@ def test_same_seed_same_numbers_whatever_the_micro_batch(data: Path, tmp_path: P
     np.testing.assert_allclose(a, b, rtol=1e-4)
     other = train(recipe(data, seed=1), environment(tmp_path / "c"))
     assert [r["train/loss"] for r in metrics(other) if "train/loss" in r] != a
+
+
+def test_packing_changes_the_layout_alone(data: Path, tmp_path: Path) -> None:
+    found = []
+    for packing, micro_batch in (("none", None), ("best_fit", 1)):
+        document = recipe(data)
+        document.override(
+            [
+                f"data.packing={packing}",
+                "data.template=alpaca",
+                "data.max_length=400",
+                "data.pad_to_multiple_of=16",
+                "model.architecture.max_positions=400",
+                "optimization.steps=4",
+            ]
+        )
+        run = train(document, environment(tmp_path / packing, micro_batch=micro_batch))
+        losses = [r["train/loss"] for r in metrics(run) if "train/loss" in r]
+        found.append((losses, run.totals()["tokens"], run.totals()["samples"]))
+        assert template_of(load_tokenizer(run.model)) == "alpaca"
+    (padded, *of_padded), (packed, *of_packed) = found
+    assert len(padded) == 2
+    np.testing.assert_allclose(packed, padded, rtol=1e-4)
+    assert of_packed == of_padded
 
 
 class StopAt(Display):

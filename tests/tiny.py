@@ -13,9 +13,10 @@ import torch
 from transformers import AutoConfig, TrainingArguments
 
 from wmtp.algorithms.base import Algorithm
-from wmtp.data.collate import Collate, OrderedSamples
+from wmtp.data.collate import Collate, OrderedSamples, PackedCollate
 from wmtp.data.encode import Encoded, EncodedSet
 from wmtp.data.example import Example
+from wmtp.data.packing import PackedSamples, Packing
 from wmtp.modeling.heads import HeadType
 from wmtp.modeling.mtp import MTPModel
 from wmtp.training.trainer import MTPTrainer
@@ -84,10 +85,16 @@ def trainer_for(
     *,
     micro: int,
     accumulation: int = 1,
+    packing: Packing | None = None,
     **arguments: Any,
 ) -> tuple[MTPTrainer, list[dict[str, float]]]:
-    """Return a trainer over `order` and the list that its logs go to."""
-    steps = len(order) // (micro * accumulation * int(arguments.pop("processes", 1)))
+    """Return a trainer over `order` and the list that its logs go to.
+
+    With `packing`, which has the order too, `micro` and `accumulation` count rows.
+    """
+    per_step = micro * accumulation * int(arguments.pop("processes", 1))
+    samples = OrderedSamples(data, order) if packing is None else PackedSamples(packing, per_step)
+    steps = len(samples) // per_step
     settings: dict[str, Any] = {
         "output_dir": str(folder),
         "per_device_train_batch_size": micro,
@@ -112,8 +119,8 @@ def trainer_for(
     trainer = MTPTrainer(
         model=model,
         args=TrainingArguments(**settings),
-        train_dataset=OrderedSamples(data, order),
-        collate=Collate(model.num_heads, 0),
+        train_dataset=samples,
+        collate=(Collate if packing is None else PackedCollate)(model.num_heads, 0),
         algorithm=algorithm,
         non_finite_report=folder / "non_finite.json",
         on_log=lambda metrics, step: logs.append({"step": step, **metrics}),

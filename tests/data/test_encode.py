@@ -12,6 +12,7 @@ from wmtp.data.collate import Collate, OrderedSamples
 from wmtp.data.encode import encode_examples, prompt_ids
 from wmtp.data.example import Example
 from wmtp.data.order import training_order
+from wmtp.data.sources.minicode.source import Minicode
 from wmtp.data.tokenizer import fingerprint, load_tokenizer, require_same, train_tokenizer
 from wmtp.errors import CheckpointError, DataError
 
@@ -101,6 +102,55 @@ def test_truncation_and_dropping_are_counted(tokenizer) -> None:
 def test_nothing_to_learn_is_an_error(tokenizer, examples, reason) -> None:
     with pytest.raises(DataError, match=f"my file, split train: nothing to learn: {reason}"):
         encode_examples(examples, tokenizer, 20, "my file, split train")
+
+
+def test_truncation_policies(tokenizer) -> None:
+    examples = [Example("short", "a", "b"), Example("long", "a", "xyz" * 50), Example("e", "a", "")]
+    found = encode_examples(examples, tokenizer, 20, "here", truncation="drop")
+    assert [item.example.task_id for item in found.items] == ["short"]
+    assert (found.truncated, found.dropped) == (0, 2)
+    whole = encode_examples(examples[1:2], tokenizer, 1000, "here").items[0]
+    for room, fits in ((len(whole), True), (len(whole) - 1, False)):
+        if fits:
+            assert len(encode_examples(examples, tokenizer, room, "x", truncation="error")) == 2
+        else:
+            with pytest.raises(
+                DataError, match=rf"x: long has {len(whole)} tokens, data.max_length"
+            ):
+                encode_examples(examples, tokenizer, room, "x", truncation="error")
+    with pytest.raises(DataError, match="all 1 examples have more than data.max_length 20 tokens"):
+        encode_examples(examples[1:2], tokenizer, 20, "here", truncation="drop")
+
+
+def one_at_a_time(example: Example, tokenizer, max_length: int) -> tuple[list[int], list[bool]]:
+    """Tokens and faults of an example as defined, without batches."""
+    split = tokenizer(example.completion, add_special_tokens=False, return_offsets_mapping=True)
+    prompt = [tokenizer.bos_token_id, *tokenizer.encode(example.prompt, add_special_tokens=False)]
+    fault = [False] * len(prompt)
+    for a, b in split["offset_mapping"]:
+        fault.append(any(a < stop and start < b for start, stop in example.fault_spans))
+    ids = [*prompt, *split["input_ids"], tokenizer.eos_token_id]
+    return ids[:max_length], [*fault, False][:max_length]
+
+
+def test_batches_are_encoded_as_one_example_at_a_time() -> None:
+    """Minicode with planted faults, more than the tokenizer is given at once, some of it cut."""
+    examples = list(Minicode(Minicode.Config(num_problems=400)).examples("train"))
+    assert len(examples) > 1024
+    assert any(example.fault_spans for example in examples)
+    tokenizer = train_tokenizer([e.prompt + e.completion for e in examples[:300]], 400)
+    found = encode_examples(examples, tokenizer, 100, "here")
+    assert found.truncated > 0
+    assert len(found) == len(examples)
+    for example, item in zip(examples, found.items, strict=True):
+        ids, fault = one_at_a_time(example, tokenizer, 100)
+        assert item.input_ids.tolist() == ids
+        assert item.fault.tolist() == fault
+        learned = tokenizer.decode(
+            item.input_ids[item.completion].tolist(), skip_special_tokens=True
+        )
+        assert item.num_bytes == len(learned)
+        assert example.completion.startswith(learned)
 
 
 def test_digest_changes_with_any_token_or_mask() -> None:

@@ -147,8 +147,29 @@ class DataSection(OpenSection):
     validation_split: str | None = Field(
         "validation", description="Split for held-out loss; null for none."
     )
-    max_length: int = Field(
-        512, ge=4, description="Longest sequence in tokens; longer examples are cut and counted."
+    max_length: int = Field(512, ge=4, description="Longest sequence in tokens; see `truncation`.")
+    truncation: Literal["cut", "drop", "error"] = Field(
+        "cut",
+        description="Longer examples: their completion is cut, they are left out (both are counted), "
+        "or they are an error.",
+    )
+    template: Literal["plain", "chat", "alpaca"] = Field(
+        "plain",
+        description="Text around prompts, in training and evaluation: none, the tokenizer's chat "
+        "template, or Stanford Alpaca's instruction format.",
+    )
+    boundary: Literal["split", "joint"] = Field(
+        "split",
+        description="Prompt and completion become tokens apart from each other, as in generation, or "
+        "as one text; a token that holds characters of both is then learned.",
+    )
+    packing: Literal["none", "best_fit"] = Field(
+        "none",
+        description="Layout of a step's examples: padded, a row for each, or several to a row of "
+        "max_length, isolated from each other. The losses are the same.",
+    )
+    pad_to_multiple_of: int = Field(
+        8, ge=1, description="Rows are padded to a multiple of this many tokens."
     )
     incorrect_share: float | None = Field(
         None,

@@ -18,6 +18,7 @@ from wmtp.data.encode import EncodedSet, encode_examples
 from wmtp.data.example import Example
 from wmtp.data.reference import with_reference_ce
 from wmtp.data.sources.base import Source
+from wmtp.data.templates import use_template
 from wmtp.data.tokenizer import load_tokenizer, train_tokenizer
 from wmtp.display import Display
 from wmtp.errors import ConfigError
@@ -40,8 +41,13 @@ def prepare_data(recipe: Recipe, source: Source[Any], run: RunFolder, display: D
         train_examples = list(islice(_usable(source, settings.split, recipe), settings.limit))
         update(1, 3, f"{len(train_examples)} training examples")
         tokenizer = _tokenizer(recipe, train_examples, run)
+        use_template(tokenizer, settings.template)
         encode = functools.partial(
-            encode_examples, tokenizer=tokenizer, max_length=settings.max_length
+            encode_examples,
+            tokenizer=tokenizer,
+            max_length=settings.max_length,
+            boundary=settings.boundary,
+            truncation=settings.truncation,
         )
         train_set = encode(train_examples, where=f"{settings.source}, split {settings.split}")
         update(2, 3)
@@ -54,11 +60,13 @@ def prepare_data(recipe: Recipe, source: Source[Any], run: RunFolder, display: D
                 held_out, where=f"{settings.source}, split {settings.validation_split}"
             )
         update(3, 3)
-    if train_set.truncated or train_set.dropped:
-        display.say(
-            f"data: of {len(train_examples)} training examples, {train_set.truncated} were cut at "
-            f"{settings.max_length} tokens and {train_set.dropped} had no target left"
-        )
+    for kind, part in (("training", train_set), ("validation", validation)):
+        if part is not None and (part.truncated or part.dropped):
+            display.say(
+                f"data: of {len(part) + part.dropped} {kind} examples, {part.truncated} were cut at "
+                f"{settings.max_length} tokens and {part.dropped} "
+                + ("left out" if settings.truncation == "drop" else "had no target left")
+            )
     return Data(tokenizer, train_set, validation)
 
 

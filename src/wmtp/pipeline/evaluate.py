@@ -9,12 +9,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from wmtp.config.environment import Environment
 from wmtp.config.load import Document, load_document
 from wmtp.config.protocols import PROTOCOLS
 from wmtp.config.recipe import EvaluationSection, Recipe
+from wmtp.data.templates import frame
 from wmtp.data.tokenizer import load_tokenizer
 from wmtp.display import Display
 from wmtp.errors import ConfigError, DataError
@@ -83,7 +85,6 @@ def evaluate(
         "weights": _weights_hash(folder),
         "seed": seed,
         **section.model_dump(mode="json"),
-        "prompts": _prompts_hash(tasks),
     }
     sandbox_settings = environment.sandbox
     # The isolation is looked for before hours of sampling, not after.
@@ -95,6 +96,7 @@ def evaluate(
         tokenizer = load_tokenizer(folder)
         max_new_tokens = section.max_new_tokens or benchmark.max_new_tokens
         encode_prompts(model, tokenizer, tasks, max_new_tokens)
+        settings["prompts"] = _prompts_hash(tasks, tokenizer)
         # Last of all checks, so that a command that is refused leaves nothing behind.
         stack.enter_context(locked(output))
         claim(output, settings, "an evaluation")
@@ -161,8 +163,8 @@ def _benchmark(document: Document) -> tuple[EvaluationSection, Benchmark[Any], l
     return section, benchmark, tasks
 
 
-def _prompts_hash(tasks: list[Task]) -> str:
-    text = json.dumps([(task.task_id, task.prompt) for task in tasks])
+def _prompts_hash(tasks: list[Task], tokenizer: PreTrainedTokenizerBase) -> str:
+    text = json.dumps([(task.task_id, frame(task.prompt, tokenizer).before) for task in tasks])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from wmtp.algorithms.base import Algorithm
 from wmtp.config.recipe import Recipe
+from wmtp.data.collate import Collate
 from wmtp.data.encode import EncodedSet
 from wmtp.evaluation.held_out import HeldOut
 from wmtp.evaluation.run import write_held_out_report
@@ -49,11 +50,12 @@ def write_results(
         sums = held_out.newest or held_out.measure(model)
         settings = {"source": recipe.data.source, "split": recipe.data.validation_split}
         write_held_out_report(sums, run.evaluation("held-out"), settings)
+    collate = Collate(model.num_heads, int(data.tokenizer.pad_token_id))
     samples = weight_samples(
-        model, trainer.algorithm, shown, _spread(shown), trainer.data_collator, data.tokenizer
+        model, trainer.algorithm, shown, _spread(shown), collate, data.tokenizer
     )
     atomic_write_json(run.weights, {"samples": samples})
-    order: Any = trainer.train_dataset
+    dataset: Any = trainer.train_dataset
     mean_length = sum(len(item) for item in data.train.items) / len(data.train)
     own = training_flops(model, tokens, mean_length)
     extra = _reference_flops(trainer.algorithm, data)
@@ -63,7 +65,7 @@ def write_results(
         "seed": recipe.seed,
         "status": "complete",
         "steps": trainer.state.global_step,
-        "samples": len(order),
+        "samples": dataset.num_samples,
         "tokens": tokens,
         "flops": own + extra,
         "extra_flops": {"reference": extra},

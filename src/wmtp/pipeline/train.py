@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -9,7 +10,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from transformers import TrainingArguments
 from transformers.utils import logging as transformers_logging
 
 from wmtp.algorithms.base import Algorithm
@@ -17,12 +20,15 @@ from wmtp.config.environment import Environment
 from wmtp.config.load import Document, dump, load_document
 from wmtp.config.options import resolve_options
 from wmtp.config.recipe import Recipe
-from wmtp.data.collate import Collate, OrderedSamples
+from wmtp.data.collate import Collate, OrderedSamples, PackedCollate
+from wmtp.data.encode import EncodedSet
 from wmtp.data.order import training_order
+from wmtp.data.packing import PackedSamples, Packing
 from wmtp.display import Display
 from wmtp.errors import ConfigError, OutputError
 from wmtp.evaluation.held_out import HeldOut
 from wmtp.losses import resolve
+from wmtp.modeling.isolation import require_isolation
 from wmtp.modeling.mtp import MTPModel
 from wmtp.outputs import (
     LOCK_FILE,
@@ -143,13 +149,22 @@ def _difference(before: Recipe, now: Recipe) -> str:
     return "in its order"
 
 
-def _choose_loss(model: MTPModel, environment: Environment, device: str) -> None:
+def _model(
+    recipe: Recipe, environment: Environment, algorithm: Algorithm[Any], data: Data, device: str
+) -> MTPModel:
+    """Return the model, as the environment wants it computed."""
+    model = build_model(recipe, algorithm, data.tokenizer)
     has_bias = model.backbone.get_output_embeddings().bias is not None
     try:
         resolve(environment.loss_backend, torch.device(device), has_bias)
     except ValueError as error:
         raise ConfigError(f"environment {environment.name}: {error}") from error
     model.loss_backend = environment.loss_backend
+    if environment.gradient_checkpointing != "none":
+        model.checkpoint_activations(environment.gradient_checkpointing)
+    if recipe.data.packing != "none":
+        require_isolation(model)
+    return model
 
 
 def _train(
@@ -165,14 +180,12 @@ def _train(
         data.train, recipe.optimization, recipe.data.incorrect_share, recipe.seed
     )
     steps = len(order) // recipe.optimization.global_batch
-    model = build_model(recipe, algorithm, data.tokenizer)
-    _choose_loss(model, environment, device)
-    if environment.gradient_checkpointing != "none":
-        model.checkpoint_activations(environment.gradient_checkpointing)
-    collate = Collate(model.num_heads, int(data.tokenizer.pad_token_id))
+    model = _model(recipe, environment, algorithm, data, device)
+    padding = int(data.tokenizer.pad_token_id), recipe.data.pad_to_multiple_of
+    collate = Collate(model.num_heads, *padding)
     held_out = None if data.validation is None else HeldOut(data.validation, collate)
     saved = latest_checkpoint(run.checkpoints)
-    arguments = training_arguments(recipe, environment, run.checkpoints, steps)
+    samples, arguments = _layout(recipe, environment, run.checkpoints, data.train, order)
     reset_peak_memory(device)
     with ExitStack() as opened:
         tracker = opened.enter_context(Tracker(environment.tracking, run.path))
@@ -186,8 +199,10 @@ def _train(
         trainer = MTPTrainer(
             model=model,
             args=arguments,
-            train_dataset=OrderedSamples(data.train, order),
-            collate=collate,
+            train_dataset=samples,
+            collate=collate
+            if isinstance(samples, OrderedSamples)
+            else PackedCollate(model.num_heads, *padding),
             algorithm=algorithm,
             held_out=held_out,
             held_out_points=recipe.evaluation.held_out_points,
@@ -216,6 +231,22 @@ def _train(
             # A process that leaves with the group still up may be aborted as its threads wind down.
             trainer.accelerator.wait_for_everyone()
             trainer.accelerator.end_training()
+
+
+def _layout(
+    recipe: Recipe, environment: Environment, checkpoints: Path, data: EncodedSet, order: np.ndarray
+) -> tuple[OrderedSamples | PackedSamples, TrainingArguments]:
+    """Return what is trained on, a sample to a row or packed, and the arguments that fit it."""
+    batch = recipe.optimization.global_batch
+    arguments = functools.partial(
+        training_arguments, recipe, environment, checkpoints, len(order) // batch
+    )
+    if recipe.data.packing == "none":
+        return OrderedSamples(data, order), arguments()
+    packing = Packing(data, order, batch, recipe.data.max_length)
+    packed = arguments(rows=packing.rows_needed())
+    forwards = packed.gradient_accumulation_steps * packed.world_size
+    return PackedSamples(packing, packed.per_device_train_batch_size * forwards), packed
 
 
 def _note(metrics: dict[str, float]) -> str:

@@ -15,9 +15,12 @@ _SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with
 
 
 def training_arguments(
-    recipe: Recipe, environment: Environment, output: Path, steps: int
+    recipe: Recipe, environment: Environment, output: Path, steps: int, rows: int | None = None
 ) -> TrainingArguments:
-    """Return the arguments of a run of `steps` optimizer steps that saves below `output`."""
+    """Return the arguments of a run of `steps` optimizer steps that saves below `output`.
+
+    rows: how many rows a step needs at least, where documents share them.
+    """
     optimization = recipe.optimization
     device = resolve_device(environment.device)
     arguments = TrainingArguments(
@@ -51,9 +54,8 @@ def training_arguments(
         report_to=[],
         disable_tqdm=True,
     )
-    micro, accumulation = micro_batches(
-        optimization.global_batch, environment.micro_batch, arguments.world_size
-    )
+    sizes = optimization.global_batch, environment.micro_batch, arguments.world_size
+    micro, accumulation = micro_batches(*sizes) if rows is None else packed_batches(rows, *sizes)
     arguments.per_device_train_batch_size = micro
     arguments.gradient_accumulation_steps = accumulation
     return arguments
@@ -75,6 +77,25 @@ def micro_batches(global_batch: int, micro_batch: int | None, processes: int) ->
             f"(optimization.global_batch {global_batch} on {processes}). It may be one of {fits}."
         )
     return micro, per_process // micro
+
+
+def packed_batches(
+    rows: int, global_batch: int, micro_batch: int | None, processes: int
+) -> tuple[int, int]:
+    """Return rows per device and forward, and forwards per step, for at least `rows` rows per step.
+
+    Every row needs a document of the `global_batch`.
+    """
+    per_process = -(-rows // processes)
+    micro = min(micro_batch or per_process, per_process)
+    accumulation = -(-per_process // micro)
+    if micro * accumulation * processes > global_batch:
+        raise ConfigError(
+            f"the {global_batch} documents of a step (optimization.global_batch) do not fill "
+            f"{micro * accumulation * processes} packed rows: {accumulation} forwards of {micro} rows on "
+            f"{processes} processes. Lower environment micro_batch, or set data.packing to none."
+        )
+    return micro, accumulation
 
 
 def resolve_device(device: str) -> str:

@@ -99,7 +99,8 @@ class RunState(TrainerCallback, ExportableState):
             batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
             start = state.global_step * batch
             dataset: Any = self.trainer.train_dataset
-            samples = [dataset[place][0] for place in range(start, start + batch)]
+            places = range(start, start + batch)
+            samples = [sample for place in places for sample in dataset.samples(place)]
             atomic_write_json(self.report, {"step": state.global_step, "samples": samples})
             raise TrainingError(
                 f"step {state.global_step}: the gradient was not finite {self._in_a_row} steps in a row. "

@@ -13,11 +13,12 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from wmtp.algorithms.base import Algorithm, Batch, Weighting
-from wmtp.data.collate import Collate
+from wmtp.data.collate import Collate, PackedCollate
 from wmtp.errors import TrainingError
 from wmtp.losses import IGNORE_INDEX
 from wmtp.modeling.mtp import MTPModel
 from wmtp.training.callbacks import RunState
+from wmtp.training.documents import Documents
 from wmtp.training.meter import Meter
 
 HeldOut = Callable[[MTPModel], dict[str, float]]
@@ -41,7 +42,7 @@ class MTPTrainer(Trainer):
         model: MTPModel,
         args: TrainingArguments,
         train_dataset: Dataset[Any],
-        collate: Collate,
+        collate: Collate | PackedCollate,
         algorithm: Algorithm[Any],
         non_finite_report: Path,
         held_out: HeldOut | None = None,
@@ -77,28 +78,34 @@ class MTPTrainer(Trainer):
     ) -> Any:
         """Return the loss of a micro-batch, its share of the step's loss."""
         labels = inputs["labels"]
-        valid = labels != IGNORE_INDEX
+        documents = Documents.of(inputs)
+        valid = documents.from_rows(labels != IGNORE_INDEX)
         known: list[Weighting] = []
 
         def weigh(value: Tensor | None) -> Tensor:
-            known.append(self._weigh(inputs, valid, value, None))
-            return known[0].weights
+            by_document = None if value is None else documents.from_rows(value)
+            known.append(self._weigh(inputs, valid, by_document, None))
+            return documents.to_rows(known[0].weights, labels.shape)
 
         out = model(
             input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
+            # Several documents in a row: transformers finds them in the positions, without a mask.
+            attention_mask=inputs["attention_mask"] if documents.places is None else None,
+            position_ids=inputs.get("position_ids"),
             labels=labels,
             weigh=None if self.algorithm.uses_ce else weigh,
         )
+        ce = documents.from_rows(out.ce)
         if known:
             chosen, total = known[0], out.weighted_ce
         else:
-            chosen = self._weigh(inputs, valid, out.value, out.ce.detach())
-            total = (chosen.weights * out.ce).sum()
+            value = None if out.value is None else documents.from_rows(out.value)
+            chosen = self._weigh(inputs, valid, value, ce.detach())
+            total = (chosen.weights * ce).sum()
         loss = labels.shape[-1] * total / num_items_in_batch
         if chosen.auxiliary is not None:
             loss = loss + chosen.auxiliary.sum() / self._num_completion
-        self.meter.add(out.ce, chosen.weights, valid, loss)
+        self.meter.add(ce, chosen.weights, valid, loss)
         for name, value in chosen.sums.items():
             before = self._step_sums.get(name, torch.zeros((), device=value.device))
             self._step_sums[name] = before + value.detach().double()
