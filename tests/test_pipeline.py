@@ -90,6 +90,37 @@ def metrics(run: RunFolder) -> list[dict[str, Any]]:
     return [json.loads(line) for line in run.metrics.read_text().splitlines()]
 
 
+class Said(Display):
+    """Keeps the lines that are shown."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def test_leaks_and_skipped_records_are_said(data: Path, tmp_path: Path) -> None:
+    lines = data.read_text().splitlines(keepends=True)
+    dirty, tasks = tmp_path / "dirty.jsonl", tmp_path / "tasks.jsonl"
+    dirty.write_text("".join(["{}\n", *lines]))
+    leaked = [line for line in lines if '"t/3"' in line]
+    tasks.write_text("".join(leaked).replace('"t/3"', '"task"').replace('"train"', '"test"'))
+    document, shown = recipe(dirty), Said()
+    cleaning = {"against": [{"source": "table", "path": str(tasks)}], "action": "drop"}
+    document.data["data"] |= {"on_bad_record": "skip", "decontaminate": cleaning}
+    train(document, environment(tmp_path / "runs"), display=shown)
+    bad, leaks = (line for line in shown.lines if line.startswith("data: "))
+    assert bad.startswith("data: bad records skipped: 1; the first: ")
+    # t/3, t/10, t/17, t/24 and t/31 ask the same, with a correct and an incorrect answer each.
+    assert leaks.startswith("data: decontamination: of ")
+    assert "training examples 10 overlap with 1 tasks of table, split test" in leaks
+    assert "were dropped: t/3 with task, t/3 with task" in leaks
+    cleaning["against"] = [{"source": "table", "paths": str(tasks)}]
+    with pytest.raises(ConfigError, match=r"data\.decontaminate\.against\.0\.paths: unknown key"):
+        train(document, environment(tmp_path / "other"))
+
+
 def test_a_run_leaves_what_it_should(data: Path, tmp_path: Path) -> None:
     run = train(recipe(data), environment(tmp_path))
     totals = run.totals()

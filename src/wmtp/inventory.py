@@ -14,12 +14,16 @@ from wmtp.registry import ALGORITHMS, BENCHMARKS, SOURCES, Registry
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of `wmtp list`. origin: `built-in`, a distribution, or a recipe's file."""
+    """One line of `wmtp list`. origin: `built-in`, a distribution, or a recipe's file.
+
+    licence: of a data source's data, or "" where it is not said.
+    """
 
     kind: str
     name: str
     summary: str
     origin: str
+    licence: str = ""
 
 
 def inventory(recipe_folder: Path = Path("recipes")) -> list[Entry]:
@@ -38,23 +42,32 @@ def _registered(registry: Registry) -> Iterator[Entry]:
     }
     for name, location in registry.items():
         origin = packages.get(name, "built-in")
-        yield Entry(registry.kind, name, _docstring_line(location), origin)
+        yield Entry(registry.kind, name, *_described(location, origin))
 
 
-def _docstring_line(location: str) -> str:
-    """Return the first docstring line of `module:attribute`, read without running the module."""
+def _described(location: str, origin: str) -> tuple[str, str, str]:
+    """Return first docstring line, origin and licence of `module:attribute`, without running it."""
     module, _, attribute = location.partition(":")
     try:
         spec = find_spec(module)
     except ModuleNotFoundError:
         spec = None
     if spec is None or not spec.origin or not spec.origin.endswith(".py"):
-        return ""
+        return "", origin, ""
     tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == attribute:
-            return _first_line(ast.get_docstring(node) or "")
-    return _first_line(ast.get_docstring(tree) or "")
+            return _first_line(ast.get_docstring(node) or ""), origin, _licence(node)
+    return _first_line(ast.get_docstring(tree) or ""), origin, ""
+
+
+def _licence(node: ast.ClassDef) -> str:
+    """Return the text that the body of a class gives to `licence`, or ""."""
+    for statement in node.body:
+        match statement:
+            case ast.AnnAssign(target=ast.Name(id="licence"), value=ast.Constant(value=str(text))):
+                return text
+    return ""
 
 
 def _first_comment(file: Path) -> str:

@@ -87,8 +87,14 @@ SOURCES = Registry(
     {
         "minicode": "wmtp.data.sources.minicode.source:Minicode",
         "mbpp": "wmtp.data.sources.mbpp:Mbpp",
+        "mbppplus": "wmtp.data.sources.mbppplus:MbppPlus",
+        "humaneval": "wmtp.data.sources.humaneval:HumanEval",
+        "humanevalplus": "wmtp.data.sources.humanevalplus:HumanEvalPlus",
+        "gsm8k": "wmtp.data.sources.gsm8k:Gsm8k",
+        "math": "wmtp.data.sources.math:Math",
         "python-source": "wmtp.data.sources.python_source:PythonSource",
-        "jsonl": "wmtp.data.sources.jsonl:Jsonl",
+        "table": "wmtp.data.sources.table:Table",
+        "jsonl": "wmtp.data.sources.table:Table",  # its older name
     },
 )
 

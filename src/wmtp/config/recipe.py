@@ -139,6 +139,27 @@ class TokenizerSection(Section):
         return self
 
 
+class EvaluationSetSection(OpenSection):
+    """Tasks that the training data should not hold; the source's settings stand beside it."""
+
+    source: str = Field(description="Registered name of a data source.")
+    split: str = Field("test", description="Split of the source.")
+
+
+class DecontaminationSection(Section):
+    """Which training examples overlap with evaluation tasks, and what becomes of them."""
+
+    against: tuple[EvaluationSetSection, ...] = Field(
+        min_length=1, strict=False, description="The evaluation sets."
+    )
+    ngram: int = Field(
+        13, ge=2, description="Words in a row that both must have; the same prompt also counts."
+    )
+    action: Literal["report", "drop"] = Field(
+        "report", description="Say how many there are, or leave them out too."
+    )
+
+
 class DataSection(OpenSection):
     """The training data; the source's own settings (`path`, ...) stand beside `source`."""
 
@@ -179,6 +200,9 @@ class DataSection(OpenSection):
         "null keeps the source's own mixture, 0 keeps only the correct ones.",
     )
     limit: int | None = Field(None, gt=0, description="Use at most this many training examples.")
+    decontaminate: DecontaminationSection | None = Field(
+        None, description="Look for evaluation tasks among the training examples."
+    )
 
 
 class OptimizationSection(Section):

@@ -49,7 +49,7 @@ def _pyarrow() -> Any:
         import pyarrow.parquet
     except ImportError as error:
         raise DataError(
-            "Parquet files need the package pyarrow: pip install 'wmtp[parquet]'. Or use .jsonl."
+            "Parquet files need the package pyarrow: pip install 'wmtp[data]'. Or use .jsonl."
         ) from error
     return pyarrow
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,7 +13,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from wmtp.algorithms.base import Algorithm
-from wmtp.config.recipe import Recipe
+from wmtp.config.recipe import DecontaminationSection, Recipe
+from wmtp.data.decontaminate import EvaluationTexts, decontaminated
 from wmtp.data.encode import EncodedSet, encode_examples
 from wmtp.data.example import Example
 from wmtp.data.reference import with_reference_ce
@@ -21,7 +22,7 @@ from wmtp.data.sources.base import Source
 from wmtp.data.templates import use_template
 from wmtp.data.tokenizer import load_tokenizer, train_tokenizer
 from wmtp.display import Display
-from wmtp.errors import ConfigError
+from wmtp.errors import ConfigError, DataError
 from wmtp.run_folder import RunFolder, model_folder
 
 
@@ -34,11 +35,26 @@ class Data:
     validation: EncodedSet | None
 
 
-def prepare_data(recipe: Recipe, source: Source[Any], run: RunFolder, display: Display) -> Data:
-    """Read the source, get the tokenizer, encode."""
+def prepare_data(
+    recipe: Recipe,
+    source: Source[Any],
+    run: RunFolder,
+    display: Display,
+    against: Sequence[Source[Any]] = (),
+) -> Data:
+    """Read the source, get the tokenizer, encode.
+
+    against: the sources that data.decontaminate names, in its order.
+    """
     settings = recipe.data
+    notices: list[str] = []
     with display.stage("data") as update:
-        train_examples = list(islice(_usable(source, settings.split, recipe), settings.limit))
+        usable = _without_leaks(
+            _usable(source, settings.split, recipe), settings.decontaminate, against, notices
+        )
+        train_examples = list(islice(usable, settings.limit))
+        if not train_examples and notices:
+            raise DataError(f"no training examples are left. {'. '.join(notices)}.")
         update(1, 3, f"{len(train_examples)} training examples")
         tokenizer = _tokenizer(recipe, train_examples, run)
         use_template(tokenizer, settings.template)
@@ -60,6 +76,9 @@ def prepare_data(recipe: Recipe, source: Source[Any], run: RunFolder, display: D
                 held_out, where=f"{settings.source}, split {settings.validation_split}"
             )
         update(3, 3)
+    read = [notice for one in (source, *against) for notice in one.notices]
+    for notice in dict.fromkeys([*read, *notices]):
+        display.say(f"data: {notice}")
     for kind, part in (("training", train_set), ("validation", validation)):
         if part is not None and (part.truncated or part.dropped):
             display.say(
@@ -75,6 +94,24 @@ def _usable(source: Source[Any], split: str, recipe: Recipe) -> Iterator[Example
     for example in source.examples(split):
         if recipe.data.incorrect_share != 0 or example.is_correct is not False:
             yield example
+
+
+def _without_leaks(
+    examples: Iterator[Example],
+    cleaning: DecontaminationSection | None,
+    against: Sequence[Source[Any]],
+    notices: list[str],
+) -> Iterator[Example]:
+    """Return the examples as data.decontaminate wants them; what was found goes to `notices`."""
+    if cleaning is None:
+        return examples
+    evaluation = {
+        f"{section.source}, split {section.split} (data.decontaminate.against.{number})": EvaluationTexts(
+            source.examples(section.split), cleaning.ngram
+        )
+        for number, (section, source) in enumerate(zip(cleaning.against, against, strict=True))
+    }
+    return decontaminated(examples, evaluation, drop=cleaning.action == "drop", notices=notices)
 
 
 def _tokenizer(recipe: Recipe, examples: list[Example], run: RunFolder) -> PreTrainedTokenizerBase:

@@ -77,6 +77,13 @@ def train(
     options = resolve_options(recipe, document)
     algorithm = ALGORITHMS.get(recipe.algorithm.name)(options.algorithm, recipe.seed)
     source = SOURCES.get(recipe.data.source)(options.data)
+    cleaning = recipe.data.decontaminate
+    against = [
+        SOURCES.get(section.source)(config)
+        for section, config in zip(
+            cleaning.against if cleaning else (), options.decontaminate, strict=True
+        )
+    ]
     run = RunFolder(output or Path(environment.output_root) / recipe.name)
     if _complete(run, recipe, resume):
         display.say(f"{run.path}: complete already")
@@ -87,7 +94,7 @@ def train(
         device = resolve_device(environment.device)
         if environment.threads is not None:
             torch.set_num_threads(environment.threads)
-        data = prepare_data(recipe, source, run, display)
+        data = prepare_data(recipe, source, run, display, against)
         require_signals(algorithm, recipe, data)
         if algorithm.reference is not None:
             cache = Path(environment.output_root) / "cache"

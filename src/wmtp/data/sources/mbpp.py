@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 from pydantic import Field
 
 from wmtp.config.recipe import Section
 from wmtp.data.example import Example
+from wmtp.data.records import field_of, read_records
 from wmtp.data.sources.base import Source
 from wmtp.data.splits import require_split
-from wmtp.errors import DataError, near_match
-from wmtp.outputs import numbered_jsonl
+from wmtp.errors import DataError
 
 HUB_ID = "google-research-datasets/mbpp"
 # The authors' splits; "prompt" holds the few-shot examples of the paper.
@@ -42,6 +40,8 @@ class MbppSection(Section):
 class Mbpp(Source):
     """Problems with their reference solutions, reward 1, in the authors' splits."""
 
+    licence: ClassVar[str] = "CC BY 4.0"
+
     class Config(MbppSection):
         """Settings of the source."""
 
@@ -63,8 +63,9 @@ def load(config: MbppSection, split: str) -> list[Example]:
     """
     require_split("mbpp", split, SPLITS)
     found: dict[int, Example] = {}
-    for where, record in _records(config):
-        number = _field(record, "task_id", int, where)
+    hub = HUB_ID if config.hub else None
+    for where, record in read_records(config.path, hub, config="full", how=_HOW):
+        number = field_of(record, "task_id", int, where, _HOW)
         if number in found:
             raise DataError(f"{where}: task_id {number} appears twice. Use one copy of the file.")
         found[number] = _example(record, number, split, where)
@@ -77,82 +78,32 @@ def load(config: MbppSection, split: str) -> list[Example]:
     return chosen
 
 
-def _records(config: MbppSection) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield where each record stands, for messages, and the record."""
-    if config.path is None:
-        if not config.hub:
-            raise DataError(f"mbpp needs a file: neither path nor hub is set. {_HOW}")
-        for number, record in enumerate(_hub_records()):
-            yield f"{HUB_ID} record {number}", record
-    elif config.hub:
-        raise DataError("mbpp: give path or hub: true, not both.")
-    elif Path(config.path).suffix == ".json":
-        for number, record in enumerate(_json_list(Path(config.path))):
-            yield f"{config.path} record {number}", record
-    else:
-        for number, record in numbered_jsonl(config.path):
-            yield f"{config.path}:{number}", record
-
-
-def _hub_records() -> Iterable[dict[str, Any]]:
-    try:
-        from datasets import concatenate_datasets, load_dataset
-    except ImportError as error:
-        raise DataError(
-            f"mbpp.hub needs the package datasets: pip install datasets. {_HOW}"
-        ) from error
-    try:
-        splits = load_dataset(HUB_ID, "full")
-    except (OSError, ValueError) as error:
-        raise DataError(f"{HUB_ID}: cannot be loaded from the hub ({error}). {_HOW}") from error
-    return concatenate_datasets(list(splits.values()))
-
-
-def _json_list(path: Path) -> list[dict[str, Any]]:
-    try:
-        records = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}). {_HOW}") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not valid JSON ({error}). {_HOW}") from error
-    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise DataError(
-            f"{path}: expected a JSON list of objects, as in sanitized-mbpp.json. {_HOW}"
-        )
-    return records
-
-
 def _example(record: dict[str, Any], number: int, split: str, where: str) -> Example:
     # The sanitized file calls the text "prompt" and has imports; the full one has set-up code.
-    text = _field(record, "prompt" if "prompt" in record else "text", str, where)
-    asserts = _field(record, "test_list", list, where)
-    imports = _field({"test_imports": [], **record}, "test_imports", list, where)
-    setup = _field({"test_setup_code": "", **record}, "test_setup_code", str, where)
+    text = field_of(record, "prompt" if "prompt" in record else "text", str, where, _HOW)
+    asserts = field_of(record, "test_list", list, where, _HOW)
+    imports = field_of({"test_imports": [], **record}, "test_imports", list, where, _HOW)
+    setup = field_of({"test_setup_code": "", **record}, "test_setup_code", str, where, _HOW)
     if not asserts or not all(isinstance(line, str) for line in [*imports, *asserts]):
         raise DataError(f"{where}: the tests must be strings, with at least one assert. {_HOW}")
     asserts = [line.strip() for line in asserts]
     tests = "\n".join([*imports, *([setup] if setup else []), *asserts])
     return Example(
         task_id=f"mbpp/{number}",
-        prompt=f'"""\n{_lf(text).strip()}\n{_lf(asserts[0])}\n"""\n',
-        completion=_lf(_field(record, "code", str, where)).rstrip(),
+        prompt=docstring_prompt(text, asserts[0]),
+        completion=lf(field_of(record, "code", str, where, _HOW)).rstrip(),
         reward=1.0,
-        tests=_lf(tests) + "\n",
+        tests=lf(tests) + "\n",
         source="mbpp",
         split=split,
     )
 
 
-def _field(record: dict[str, Any], name: str, kind: type, where: str) -> Any:
-    value = record.get(name)
-    if not isinstance(value, kind) or isinstance(value, bool):
-        expected = {str: "a string", int: "a whole number", list: "a list"}[kind]
-        guess = "" if name in record else near_match(name, record)
-        raise DataError(
-            f"{where}: field {name!r} must be {expected}, found {value!r}.{guess} {_HOW}"
-        )
-    return value
+def docstring_prompt(text: str, first_test: str) -> str:
+    """Return the docstring that asks for a program."""
+    return f'"""\n{lf(text).strip()}\n{lf(first_test).strip()}\n"""\n'
 
 
-def _lf(text: str) -> str:
+def lf(text: str) -> str:
+    """Return `text` with LF line ends."""
     return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -8,6 +8,7 @@ import sysconfig
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -27,6 +28,8 @@ _log = logging.getLogger(__name__)
 
 class PythonSource(Source):
     """Chunks of Python files, without reward. A file's split is set by the hash of its path."""
+
+    licence: ClassVar[str] = "yours; the standard library: PSF"
 
     class Config(Section):
         """Settings of the source."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, islice, zip_longest
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -64,6 +64,8 @@ class Minicode(Source):
 
     The split of a composition is fixed by its hash, whatever the settings.
     """
+
+    licence: ClassVar[str] = "Apache 2.0"
 
     class Config(ProblemSection):
         """Settings of the source."""

@@ -1,4 +1,4 @@
-"""jsonl: examples survive the round trip, and a bad line says where and why."""
+"""table: examples survive the round trip, and a bad record says where and why."""
 
 import json
 from dataclasses import replace
@@ -8,10 +8,15 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from wmtp.data.example import Example
-from wmtp.data.sources.jsonl import Jsonl, read_examples, write_examples
+from wmtp.data.sources.jsonl import read_examples, write_examples
+from wmtp.data.sources.table import Table
 from wmtp.errors import DataError
+
+pa = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
 
 GOOD = {"task_id": "t", "prompt": "p", "completion": "code"}
 EXAMPLE = Example("t", "p", "code")
@@ -25,7 +30,7 @@ def write(folder: Path, *lines: Any) -> Path:
 
 
 def load(path: Path, split: str = "train", **settings: Any) -> list[Example]:
-    return list(Jsonl(Jsonl.Config(path=str(path), **settings)).examples(split))
+    return list(Table(Table.Config(path=str(path), **settings)).examples(split))
 
 
 @st.composite
@@ -83,13 +88,16 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         ({**GOOD, "promt": "x"}, "unknown column 'promt'. Did you mean 'prompt'?"),
         ({"task_id": "t", "prompt": "p"}, "no column 'completion' for the field 'completion'."),
         ({**GOOD, "reward": 2}, "reward 2.0 is outside 0 to 1"),
-        ({**GOOD, "reward": "1"}, "field 'reward': Input should be a valid number, found '1'."),
-        ({**GOOD, "reward": True}, "field 'reward': Input should be a valid number, found True."),
+        ({**GOOD, "reward": "one"}, "field 'reward': Input should be a valid number, found 'one'"),
+        ({**GOOD, "reward": "nan"}, "field 'reward': Input should be a valid number, found 'nan'"),
+        ({**GOOD, "difficulty": True}, "field 'difficulty': Input should be a valid number"),
+        ({**GOOD, "task_id": 1.5}, "field 'task_id': Input should be a valid string, found 1.5."),
+        ({**GOOD, "task_id": None}, "field 'task_id': Input should be a valid string, found None"),
         ({**GOOD, "completion": 3}, "field 'completion': Input should be a valid string, found 3."),
         ({**GOOD, "fault_spans": [[0, 99]]}, "fault span (0, 99) lies outside"),
         ({**GOOD, "fault_spans": [[0]]}, "field 'fault_spans.0.1': Field required"),
         ({**GOOD, "fault_spans": 3}, "field 'fault_spans': Input should be a valid array"),
-        (GOOD, "repeats line 1"),
+        (GOOD, "file.jsonl:1. Remove one of the two."),
     ],
 )
 def test_a_bad_line_says_where_and_why(tmp_path: Path, line: Any, message: str) -> None:
@@ -104,7 +112,7 @@ def test_columns_are_mapped_and_others_ignored(tmp_path: Path) -> None:
     path = write(tmp_path, {"id": "t", "question": "p", "completion": "c", "url": "u", "fold": "a"})
     columns = {"task_id": "id", "prompt": "question", "split": "fold"}
     assert load(path, "a", columns=columns) == [Example("t", "p", "c", split="a")]
-    with pytest.raises(DataError, match=r"no field 'promt'\. Did you mean 'prompt'\?"):
+    with pytest.raises(ValidationError, match=r"no field 'promt'\. Did you mean 'prompt'\?"):
         load(path, columns={"promt": "question"})
     with pytest.raises(DataError, match=r":1: no column 'folds' .* Did you mean 'fold'\? Columns:"):
         load(path, columns={**columns, "split": "folds"})
@@ -115,7 +123,7 @@ def test_the_split_column_decides_where_it_is_there(tmp_path: Path) -> None:
     path = write(tmp_path, *lines)
     assert [e.completion for e in load(path, "b")] == ["1", "3"]
     with pytest.raises(
-        DataError, match=r"no example in split 'test'\. Splits in this file: a, b\."
+        DataError, match=r"no example in split 'test'\. Splits that are there: a, b\."
     ):
         load(path, "test")
 
@@ -133,10 +141,97 @@ def test_without_it_the_hash_of_the_task_decides(tmp_path: Path) -> None:
 
 
 def test_missing_and_empty_files_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match=r"absent\.jsonl: no such file"):
         load(tmp_path / "absent.jsonl")
-    with pytest.raises(DataError, match=r"the file is empty\. Write one JSON object per line\."):
+    with pytest.raises(DataError, match=r"no examples\. The file is empty\. Write one record per"):
         load(write(tmp_path, b""))
+
+
+def test_a_csv_file_becomes_examples(tmp_path: Path) -> None:
+    path = tmp_path / "file.csv"
+    path.write_text(
+        "task_id,prompt,completion,reward,difficulty,tests\n"
+        'a,p,"x, y",TRUE,2, \nb,p,z,0.25,,assert f()\nc,p,u,,1e1,\nd,p,v,0,3,\n'
+    )
+    first, second, third, fourth = load(path, validation_share=0)
+    assert first == Example("a", "p", "x, y", reward=1.0, difficulty=2.0)
+    assert second == Example("b", "p", "z", reward=0.25, tests="assert f()")
+    assert third == Example("c", "p", "u", difficulty=10.0)
+    assert fourth.reward == 0.0
+
+
+def test_a_parquet_file_becomes_examples(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"task_id": 7, "prompt": "p", "completion": "ab", "reward": False, "split": "train"},
+        {"task_id": 8, "prompt": "p", "completion": "ab", "reward": None, "split": None},
+    ]
+    rows[0]["fault_spans"] = [[0, 1]]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    first, second = load(tmp_path / "a.parquet", validation_share=0)
+    assert first == Example("7", "p", "ab", reward=0.0, fault_spans=((0, 1),))
+    assert second == Example("8", "p", "ab")
+    rows[0]["prompt"] = rows[1]["prompt"] = b"p"
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"row 1: Object of type bytes is not JSON serializable"):
+        load(tmp_path / "a.parquet")
+
+
+def test_a_hub_data_set_becomes_examples(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    rows = [{"q": f"{i}?", "a": str(i), "n": i} for i in range(3)]
+    for split in ("train", "test"):
+        table = pa.Table.from_pylist(rows[: len(split) - 2])
+        parquet.write_table(table, tmp_path / f"{split}.parquet")
+    source = Table(
+        Table.Config(
+            hub=str(tmp_path),
+            hub_split="test",
+            columns={"task_id": "n", "prompt": "q", "completion": "a"},
+            constants={"reward": 1, "source": "mine"},
+            validation_share=0,
+        )
+    )
+    expected = [Example(str(i), f"{i}?", str(i), reward=1.0, source="mine") for i in range(2)]
+    assert list(source.examples("train")) == expected
+
+
+def test_bad_records_and_repeated_ones_are_skipped_and_counted(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD, b"{", GOOD, {**GOOD, "reward": 9}, {**GOOD, "completion": "2"})
+    given = {"path": str(path), "validation_share": 0, "on_bad_record": "skip"}
+    source = Table(Table.Config(**given, duplicates="skip"))
+    assert [example.completion for example in source.examples("train")] == ["code", "2"]
+    bad, repeated = source.notices
+    assert bad.startswith(f"bad records skipped: 2; the first: {path}:2: not valid JSON (")
+    assert repeated.startswith(
+        f"repeated examples skipped: 1; the first: {path}:3: repeats {path}:1"
+    )
+    kept = Table(Table.Config(**given, duplicates="keep"))
+    assert [example.completion for example in kept.examples("train")] == ["code", "code", "2"]
+    by_id = Table(Table.Config(**given, duplicates="skip", unique_ids=True))
+    assert len(list(by_id.examples("train"))) == 1
+    first = next(iter(source.examples("train")))  # notices also when the rest is not wanted
+    assert first == EXAMPLE
+    with pytest.raises(DataError, match=r"no examples\. bad records skipped: 1; the first: "):
+        list(Table(Table.Config(**{**given, "path": str(write(tmp_path, b"["))})).examples("train"))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "give exactly one of path and hub"),
+        ({"path": "a", "hub": "b"}, "give exactly one of path and hub"),
+        ({"path": "a", "hub_split": "train"}, "hub_config and hub_split belong to hub"),
+        ({"path": "a", "constants": {"rewards": 1}}, "no field 'rewards'. Did you mean 'reward'?"),
+        (
+            {"path": "a", "columns": {"reward": "r"}, "constants": {"reward": 1}},
+            "in columns and in constants: reward",
+        ),
+    ],
+)
+def test_settings_that_do_not_go_together_are_errors(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Table.Config(**given)
+    assert message in str(caught.value)
 
 
 @settings(max_examples=80, deadline=None)
