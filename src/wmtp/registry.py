@@ -89,6 +89,10 @@ SOURCES = Registry(
         "mbpp": "wmtp.data.sources.mbpp:Mbpp",
         "python-source": "wmtp.data.sources.python_source:PythonSource",
         "jsonl": "wmtp.data.sources.jsonl:Jsonl",
+        "codecontests": "wmtp.data.sources.codecontests.source:CodeContests",
+        "condefects": "wmtp.data.sources.condefects:ConDefects",
+        "quixbugs": "wmtp.data.sources.quixbugs:QuixBugs",
+        "refactory": "wmtp.data.sources.refactory:Refactory",
     },
 )
 

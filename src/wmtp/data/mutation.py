@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from wmtp.data.mutation_operators import Edit, edits
 from wmtp.data.syntax import ParsedCode, Range, parse
 
-_SYMBOL = re.compile(r"\w+|[^\w\s]")
+SYMBOL = re.compile(r"\w+|[^\w\s]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +93,20 @@ def _apply(code: str, edit: Edit, high: int) -> Mutant | None:
     except SyntaxError:
         return None
     end = high + len(mutated) - len(code)
-    return Mutant(mutated, tuple(_visible(mutated, span, end) for span in spans), edit.operator)
+    return Mutant(
+        mutated, tuple(visible_range(mutated, span, end) for span in spans), edit.operator
+    )
 
 
-def _visible(code: str, span: Range, end: int) -> Range:
-    """Return `span`, or for an empty one the next word or symbol before `end`, else the last."""
+def visible_range(code: str, span: Range, end: int) -> Range:
+    """Return `span`, or for an empty one the next word or symbol before `end`, else the last.
+
+    There has to be a word or symbol before `end`.
+    """
     start, stop = span
     if start < stop:
         return span
-    following = _SYMBOL.search(code, start, end)
+    following = SYMBOL.search(code, start, end)
     if following is not None:
         return following.span()
-    return [found.span() for found in _SYMBOL.finditer(code, 0, start)][-1]
+    return [found.span() for found in SYMBOL.finditer(code, 0, start)][-1]
