@@ -95,6 +95,10 @@ SOURCES = Registry(
         "python-source": "wmtp.data.sources.python_source:PythonSource",
         "table": "wmtp.data.sources.table:Table",
         "jsonl": "wmtp.data.sources.table:Table",  # its older name
+        "codecontests": "wmtp.data.sources.codecontests.source:CodeContests",
+        "condefects": "wmtp.data.sources.condefects:ConDefects",
+        "quixbugs": "wmtp.data.sources.quixbugs:QuixBugs",
+        "refactory": "wmtp.data.sources.refactory:Refactory",
     },
 )
 

@@ -25,11 +25,14 @@ class Example:
     prompt, completion: text; the loss covers the completion only.
     reward: how right the completion is, 0 to 1, or None when unknown. 1 means verified correct.
     tests: Python source that raises when the program is wrong, or None.
+    io_tests: pairs of what a whole program reads from standard input and has to write to standard
+        output. time_limit_seconds: what it may take for one of them. None when unknown.
     code_prefix: what stands before the completion to make it a program ("" when the completion is
         the whole program). The program that is verified is code_prefix + completion, then tests.
     difficulty: larger is harder; the scale is the source's own. None when unknown.
     source, split: where the example comes from.
-    fault_spans: half-open character ranges of the *completion* that a mutation changed.
+    fault_spans: half-open character ranges of the *completion* that a mutation changed, or that
+        differ from the corrected program.
     """
 
     task_id: str
@@ -42,6 +45,8 @@ class Example:
     source: str = ""
     split: str = "train"
     fault_spans: tuple[tuple[int, int], ...] = ()
+    io_tests: tuple[tuple[str, str], ...] = ()
+    time_limit_seconds: float | None = None
 
     def __post_init__(self) -> None:
         require_text(self.prompt + self.completion, f"{self.task_id}: ")
@@ -74,4 +79,5 @@ class Example:
             if not isinstance(record.get(key), str):
                 raise DataError(f"field {key!r} must be a string, found {record.get(key)!r}.")
         spans = tuple((int(start), int(stop)) for start, stop in record.get("fault_spans", ()))
-        return cls(**{**record, "fault_spans": spans})
+        io_tests = tuple((str(given), str(wanted)) for given, wanted in record.get("io_tests", ()))
+        return cls(**{**record, "fault_spans": spans, "io_tests": io_tests})

@@ -60,6 +60,7 @@ def parquet_schema() -> Any:
     kinds = {
         "float | None": pa.float64(),
         "tuple[tuple[int, int], ...]": pa.list_(pa.list_(pa.int64())),
+        "tuple[tuple[str, str], ...]": pa.list_(pa.list_(pa.string())),
     }
     return pa.schema(
         [pa.field(field.name, kinds.get(str(field.type), pa.string())) for field in fields(Example)]

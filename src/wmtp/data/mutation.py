@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from wmtp.data.mutation_operators import Edit, edits
 from wmtp.data.syntax import ParsedCode, Range, parse
 
-_SYMBOL = re.compile(r"\w+|[^\w\s]")
+SYMBOL = re.compile(r"\w+|[^\w\s]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +93,21 @@ def _apply(code: str, edit: Edit, low: int, high: int) -> Mutant | None:
     except SyntaxError:
         return None
     high += len(mutated) - len(code)
-    if not _SYMBOL.search(mutated, low, high):
+    if not SYMBOL.search(mutated, low, high):
         return None
-    shown = tuple(_visible(mutated, span, low, high) for span in spans)
+    shown = tuple(visible_range(mutated, span, low, high) for span in spans)
     return Mutant(mutated, shown, edit.operator)
 
 
-def _visible(code: str, span: Range, low: int, high: int) -> Range:
-    """Return `span`, or for an empty one the next word or symbol before `high`, else the last."""
+def visible_range(code: str, span: Range, low: int, high: int) -> Range:
+    """Return `span`, or for an empty one the next word or symbol before `high`, else the last.
+
+    There has to be a word or symbol between `low` and `high`.
+    """
     start, stop = span
     if start < stop:
         return span
-    following = _SYMBOL.search(code, start, high)
+    following = SYMBOL.search(code, start, high)
     if following is not None:
         return following.span()
-    return [found.span() for found in _SYMBOL.finditer(code, low, start)][-1]
+    return [found.span() for found in SYMBOL.finditer(code, low, start)][-1]

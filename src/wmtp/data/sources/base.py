@@ -25,14 +25,15 @@ class Source(ABC, Generic[ConfigT]):
 
     Config: ClassVar[type[Section]]
     licence: ClassVar[str] = "yours"
+    split_names: ClassVar[tuple[str, ...]] = ("train", "validation", "test")
 
     def __init__(self, config: ConfigT) -> None:
         self.config = config
         self.notices: list[str] = []
 
     def splits(self) -> tuple[str, ...]:
-        """Return the names of all splits; a source with others says so here."""
-        return ("train", "validation", "test")
+        """Return the names of all splits."""
+        return self.split_names
 
     @abstractmethod
     def examples(self, split: str) -> Iterator[Example]:

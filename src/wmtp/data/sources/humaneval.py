@@ -29,6 +29,7 @@ class HumanEval(Source):
     """HumanEval's problems with their reference solutions, reward 1, in the one split `test`."""
 
     licence: ClassVar[str] = "MIT"
+    split_names: ClassVar[tuple[str, ...]] = SPLITS
 
     class Config(HumanEvalSection):
         """Settings of the source."""

@@ -26,6 +26,7 @@ class HumanEvalPlus(Source):
     """HumanEval+'s problems with their reference solutions, reward 1, in the one split `test`."""
 
     licence: ClassVar[str] = "Apache 2.0"
+    split_names: ClassVar[tuple[str, ...]] = SPLITS
 
     class Config(Section):
         """Settings of the source."""

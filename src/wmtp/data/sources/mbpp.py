@@ -41,13 +41,10 @@ class Mbpp(Source):
     """Problems with their reference solutions, reward 1, in the authors' splits."""
 
     licence: ClassVar[str] = "CC BY 4.0"
+    split_names: ClassVar[tuple[str, ...]] = tuple(SPLITS)
 
     class Config(MbppSection):
         """Settings of the source."""
-
-    def splits(self) -> tuple[str, ...]:
-        """Return the authors' splits."""
-        return tuple(SPLITS)
 
     def examples(self, split: str) -> Iterator[Example]:
         """Yield one example per problem of the split, by task number."""

@@ -31,6 +31,7 @@ class MbppPlus(Source):
     """
 
     licence: ClassVar[str] = "Apache 2.0"
+    split_names: ClassVar[tuple[str, ...]] = SPLITS
 
     class Config(Section):
         """Settings of the source."""

@@ -1,0 +1,1 @@
+"""CodeContests: problems of programming contests with right and wrong programs."""
