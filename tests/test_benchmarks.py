@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from wmtp.data.sources.mbpp import Mbpp
-from wmtp.data.sources.minicode.source import Minicode, ProblemSection, make_problems, task_id
+from wmtp.data.sources.minicode.grammar import ProblemSection, make_problems
+from wmtp.data.sources.minicode.source import Minicode
 from wmtp.evaluation.benchmark import Benchmark, Task
 from wmtp.evaluation.mbpp import MbppBenchmark
 from wmtp.evaluation.minicode import MinicodeBenchmark
@@ -40,7 +41,7 @@ def test_minicode_asks_the_held_out_compositions() -> None:
     benchmark = MinicodeBenchmark(MinicodeBenchmark.Config(num_problems=300))
     tasks = benchmark.tasks()
     problems = make_problems(ProblemSection(num_problems=300))
-    assert [t.task_id for t in tasks] == [task_id(p) for p in problems if p.split == "test"]
+    assert [t.task_id for t in tasks] == [p.task_id for p in problems if p.split == "test"]
     assert 15 < len(tasks) < 50
     assert [t.difficulty for t in tasks] == sorted(t.difficulty or 0 for t in tasks)
     references = [task.reference or "" for task in tasks]

@@ -38,7 +38,7 @@ class Benchmark(ABC, Generic[ConfigT]):
 
     Config: ClassVar[type[Section]]
     stop: ClassVar[tuple[str, ...]] = ()
-    max_new_tokens: ClassVar[int] = 256
+    max_new_tokens: int = 256
 
     def __init__(self, config: ConfigT) -> None:
         self.config = config

@@ -14,16 +14,11 @@ from pydantic import ValidationError
 
 from wmtp.data.example import Example
 from wmtp.data.sources.minicode.domains import numbers, text
+from wmtp.data.sources.minicode.grammar import ProblemSection, make_problems, solutions
 from wmtp.data.sources.minicode.operations import Domain, Operation
-from wmtp.data.sources.minicode.problems import Problem, apply, compose
-from wmtp.data.sources.minicode.rendering import STYLES, solutions
-from wmtp.data.sources.minicode.source import (
-    Minicode,
-    Minicodes,
-    ProblemSection,
-    build,
-    make_problems,
-)
+from wmtp.data.sources.minicode.problems import Pipeline, apply, compose
+from wmtp.data.sources.minicode.rendering import STYLES
+from wmtp.data.sources.minicode.source import Minicode, Minicodes, build
 from wmtp.errors import DataError
 
 SMALL = Minicode.Config(num_problems=80, level_shares=(1, 1, 1, 1, 1), text_share=0.4)
@@ -46,10 +41,14 @@ def run(prompt: str, body: str, value: Any) -> Any:
     return space["f"](value)
 
 
+def pipeline(domain: Domain, operations: tuple[Operation, ...], seed: str) -> Pipeline:
+    return Pipeline("", len(operations), "def f(v):\n", "", seed, domain, operations, "v")
+
+
 @pytest.mark.parametrize(("domain", "inputs"), [(numbers(4), LISTS), (text(), STRINGS)])
 def test_code_of_every_operation_means_what_it_says(domain: Domain, inputs: list[Any]) -> None:
     for operation in (o for family in domain.families.values() for o in family):
-        problem = Problem("", domain, (operation,), "v", "def f(v):\n", "", operation.key)
+        problem = pipeline(domain, (operation,), operation.key)
         for body in solutions(problem, 10):
             for value in inputs:
                 expected = operation.apply(value)
@@ -71,7 +70,7 @@ def test_compositions_agree_with_the_reference_in_every_style(domain: Domain) ->
         for _ in range(60):
             operations = compose(domain, level, rng)
             assert [o.reduces for o in operations[:-1]] == [False] * (level - 1)
-            problem = Problem("", domain, operations, "v", "def f(v):\n", "", str(rng.random()))
+            problem = pipeline(domain, operations, str(rng.random()))
             for body in solutions(problem, len(STYLES)):
                 for value in STRINGS if domain.name == "text" else LISTS:
                     assert run(problem.prompt, body, value[:]) == apply(operations, value), body
@@ -83,7 +82,7 @@ def test_one_problem_is_what_it_was() -> None:
         chosen[key] for key in ("keep even numbers", "add 3 to each", "return the sum")
     )
     prompt = "# Keep even numbers, then add 3 to each, then return the sum.\ndef f(xs):\n"
-    problem = Problem("", numbers(6), operations, "xs", prompt, "", "0")
+    problem = Pipeline("", 3, prompt, "", "0", numbers(6), operations, "xs")
     assert apply(operations, [1, 2, 4]) == 12
     assert solutions(problem, 1, ("steps",)) == [
         "    xs = [x for x in xs if x % 2 == 0]\n    xs = [x + 3 for x in xs]\n    return sum(xs)"
@@ -138,6 +137,7 @@ def test_faults_are_where_the_spans_say(small: Minicodes) -> None:
 
 def test_every_step_of_every_composition_matters() -> None:
     for problem in make_problems(ProblemSection(num_problems=60, level_shares=(0, 1, 1, 1))):
+        assert isinstance(problem, Pipeline)
         calls = [
             (line.removeprefix("assert ").partition(" == ")) for line in problem.tests.split("\n")
         ]

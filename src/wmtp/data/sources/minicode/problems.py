@@ -1,9 +1,12 @@
-"""Minicode problems: compositions drawn from the grammar, put into words, with hidden tests."""
+"""Minicode problems: pipelines drawn from the grammar, put into words, with hidden tests."""
 
 from __future__ import annotations
 
+import hashlib
 import random
 import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,31 +19,67 @@ _JOINERS = (", then ", ", then ", ", ", "; ")
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """A composition of operations, put into words once.
+class Problem(ABC):
+    """What is asked, and how an answer is tested.
 
-    key: identity of the composition, whatever its wording; it alone decides the split. prompt: the
-    comment and the `def` line. tests: asserts on the function, from the reference. seed: of what is
-    still to be drawn for it.
+    key: identity of the composition, whatever its wording; it alone decides the split. level: 1 to
+    5, how hard it is. prompt: the comment and the `def` line. tests: asserts on the function, from
+    the reference. seed: of what is still to be drawn for it.
     """
 
     key: str
-    domain: Domain
-    operations: tuple[Operation, ...]
-    variable: str
+    level: int
     prompt: str
     tests: str
     seed: str
 
     @property
-    def level(self) -> int:
-        """How many operations are composed."""
-        return len(self.operations)
-
-    @property
     def split(self) -> str:
         """The split of the composition; no setting changes it, so no two settings can leak."""
         return hashed_split(self.key, test=TEST_SHARE, validation=VALIDATION_SHARE)
+
+    @property
+    def function(self) -> str:
+        """The name of the function asked for."""
+        return self.prompt.rpartition("def ")[2].partition("(")[0]
+
+    @property
+    @abstractmethod
+    def family(self) -> str:
+        """What kind of composition it is."""
+
+    @abstractmethod
+    def more_tests(self, number: int) -> str:
+        """Return `number` asserts or more on further inputs: they show what `tests` let through."""
+
+    @property
+    def task_id(self) -> str:
+        """The identity of the composition, the same under all settings."""
+        digest = hashlib.sha256(self.key.encode()).hexdigest()[:12]
+        return f"minicode/{self.family}-{digest}"
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline(Problem):
+    """A composition of operations, put into words once."""
+
+    domain: Domain
+    operations: tuple[Operation, ...]
+    variable: str
+
+    @property
+    def family(self) -> str:
+        """How many operations are composed."""
+        return str(len(self.operations))
+
+    def more_tests(self, number: int) -> str:
+        """Return asserts on further inputs like those of `tests`."""
+        rng = random.Random(f"more/{self.seed}")
+        inputs: list[Any] = []
+        while len(inputs) < number:
+            inputs += _inputs(self.domain, self.key, rng)
+        outputs = [apply(self.operations, value) for value in inputs]
+        return asserts(self.function, inputs, outputs)
 
 
 def compose(domain: Domain, level: int, rng: random.Random) -> tuple[Operation, ...]:
@@ -68,8 +107,13 @@ def apply(operations: tuple[Operation, ...], value: Any) -> Any:
     return value
 
 
-def make_problem(domain: Domain, operations: tuple[Operation, ...], seed: int) -> Problem | None:
-    """Return the problem of a composition, or None when a step of it makes no difference."""
+def make_pipeline(
+    domain: Domain, operations: tuple[Operation, ...], seed: int, level: int | None = None
+) -> Pipeline | None:
+    """Return the problem of a composition, or None when a step of it makes no difference.
+
+    level: how hard it counts as; default: how many operations there are.
+    """
     key = composition_key(domain, operations)
     rng = random.Random(f"{seed}/{key}")
     inputs = _inputs(domain, key, rng)
@@ -82,12 +126,16 @@ def make_problem(domain: Domain, operations: tuple[Operation, ...], seed: int) -
             return None
     name, variable = rng.choice("fgh"), rng.choice(domain.variables)
     sentence = rng.choice(_JOINERS).join(rng.choice(o.phrases) for o in operations)
-    tests = "\n".join(
-        f"assert {name}({value!r}) == {output!r}"
-        for value, output in zip(inputs, outputs, strict=True)
-    )
+    tests = asserts(name, inputs, outputs)
     prompt = f"# {sentence[0].upper()}{sentence[1:]}.\ndef {name}({variable}):\n"
-    return Problem(key, domain, operations, variable, prompt, tests, f"{seed}/{key}")
+    level = len(operations) if level is None else level
+    return Pipeline(key, level, prompt, tests, f"{seed}/{key}", domain, operations, variable)
+
+
+def asserts(name: str, inputs: Sequence[Any], outputs: Sequence[Any]) -> str:
+    """Return the tests of a function: one line for each input and its output."""
+    pairs = zip(inputs, outputs, strict=True)
+    return "\n".join(f"assert {name}({value!r}) == {output!r}" for value, output in pairs)
 
 
 def _inputs(domain: Domain, key: str, rng: random.Random) -> list[Any]:

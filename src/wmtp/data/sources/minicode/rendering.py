@@ -1,4 +1,4 @@
-"""Solutions of minicode problems: one composition written as Python in several styles."""
+"""Solutions of pipelines: one composition written as Python in several styles."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import cache
 from typing import Literal, get_args
 
 from wmtp.data.sources.minicode.operations import Domain, Operation
-from wmtp.data.sources.minicode.problems import Problem
+from wmtp.data.sources.minicode.problems import Pipeline
 
 _INDENT = "    "
 _FORMS = ("nested", "steps", "loops")
@@ -18,7 +18,9 @@ Style = Literal["nested", "steps", "loops", "lambdas", "mixed"]
 STYLES: tuple[Style, ...] = get_args(Style)
 
 
-def solutions(problem: Problem, number: int, styles: tuple[Style, ...] = STYLES) -> list[str]:
+def pipeline_solutions(
+    problem: Pipeline, number: int, styles: tuple[Style, ...] = STYLES
+) -> list[str]:
     """Return up to `number` different function bodies, each in another style while there are any.
 
     Styles: `nested` expressions, `steps` with one assignment each, `loops` and in-place statements,
@@ -32,7 +34,7 @@ def solutions(problem: Problem, number: int, styles: tuple[Style, ...] = STYLES)
     return list(found)
 
 
-def _render(problem: Problem, style: Style, rng: random.Random) -> str:
+def _render(problem: Pipeline, style: Style, rng: random.Random) -> str:
     """Return the function body in one style."""
     variable = problem.variable
     lines: list[str] = []

@@ -1,62 +1,33 @@
 """The embedded benchmark: small Python problems with verified correct and incorrect solutions.
 
-A seeded grammar composes operations on lists and strings. Words, solutions and hidden tests come
-from the composition; the tests from its meaning, not from the solutions' code. Incorrect solutions
-are mutants of correct ones that fail the tests when they are run in the sandbox.
+A seeded grammar fills kinds of problems: words, solutions and hidden tests come from what fills
+them; the tests from its meaning, not from the solutions' code. Incorrect solutions are mutants of
+correct ones that fail the tests when they are run in the sandbox.
 """
 
 from __future__ import annotations
 
-import hashlib
-import random
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain, islice, zip_longest
-from typing import Annotated, ClassVar
+from itertools import tee
+from typing import ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from wmtp.config.recipe import Section
 from wmtp.data.example import Example
-from wmtp.data.mutation import Mutant, mutants
 from wmtp.data.sources.base import Source
-from wmtp.data.sources.minicode.domains import numbers, text
-from wmtp.data.sources.minicode.problems import Problem, compose, make_problem
-from wmtp.data.sources.minicode.rendering import Style, solutions
+from wmtp.data.sources.minicode.grammar import ProblemSection, iterate_problems, solutions
+from wmtp.data.sources.minicode.problems import Problem
+from wmtp.data.sources.minicode.rendering import Style
+from wmtp.data.sources.minicode.verification import Draft, Faults, verify
 from wmtp.data.splits import require_split
 from wmtp.data.syntax import Range
-from wmtp.errors import DataError, SandboxError
-from wmtp.sandbox import Limits, Program, Sandbox
+from wmtp.sandbox.pool import available_cores
 
 SPLITS = ("train", "validation", "test")
-LIMITS = Limits(cpu_seconds=2.0, wall_seconds=20.0, memory_bytes=256 << 20)
-
-Share = Annotated[float, Field(ge=0)]
-
-
-class ProblemSection(Section):
-    """Which problems there are: shared by the training data and the benchmark."""
-
-    num_problems: int = Field(3000, gt=0, description="Problems over all levels and splits.")
-    level_shares: tuple[Share, ...] = Field(
-        (0.05, 0.55, 0.3, 0.1),
-        min_length=1,
-        max_length=5,
-        strict=False,
-        description="Shares of problems with 1, 2, ... operations; scaled to sum to 1.",
-    )
-    largest_constant: int = Field(
-        4, ge=3, le=9, description="Constants in words and code are 2 to this: fewer are easier."
-    )
-    text_share: float = Field(0.0, ge=0, le=1, description="Share of problems about strings.")
-    seed: int = Field(0, ge=0, description="Draws problems, wording, inputs, styles and faults.")
-
-    @model_validator(mode="after")
-    def _some_level(self) -> ProblemSection:
-        if not sum(self.level_shares):
-            raise ValueError("level_shares are all 0; give at least one level a share")
-        return self
+LARGE = 10_000  # problems from which on they are built by several processes and not kept
 
 
 class Minicode(Source):
@@ -77,7 +48,7 @@ class Minicode(Source):
             ("steps", "loops"),
             min_length=1,
             strict=False,
-            description="Ways to write solutions; fewer are easier.",
+            description="Ways to write pipelines; fewer are easier. Other kinds have their own.",
         )
         incorrect_per_problem: int = Field(
             2, ge=0, description="Incorrect solutions, as far as mutation finds failing ones."
@@ -86,7 +57,37 @@ class Minicode(Source):
     def examples(self, split: str) -> Iterator[Example]:
         """Yield the examples of one split, problem by problem, correct before incorrect."""
         require_split("minicode", split, SPLITS)
-        yield from build(self.config).examples[split]
+        if self.config.num_problems < LARGE:
+            yield from build(self.config).examples[split]
+            return
+        for solved in stream(self.config, split, workers=available_cores()):
+            yield from solved.examples()
+
+
+@dataclass(frozen=True, slots=True)
+class Solved:
+    """A problem with correct function bodies, and the faults found in them."""
+
+    problem: Problem
+    correct: tuple[str, ...]
+    faults: Faults
+
+    def examples(self) -> Iterator[Example]:
+        """Yield the examples, correct before incorrect."""
+        for body in self.correct:
+            yield _example(self.problem, body, 1.0)
+        for fault in self.faults.found:
+            yield _example(self.problem, fault.code, 0.0, fault.spans)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many there are of what; see `build`."""
+        return {
+            "problems": 1,
+            "correct": len(self.correct),
+            "incorrect": len(self.faults.found),
+            "equivalent": self.faults.equivalent,
+            "undecided": self.faults.undecided,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,34 +98,21 @@ class Minicodes:
     counts: dict[str, int]
 
 
-def make_problems(config: ProblemSection) -> list[Problem]:
-    """Return the problems of all splits, level by level; no program is run."""
-    problems: dict[str, Problem] = {}
-    scale = config.num_problems / sum(config.level_shares)
-    for level, share in enumerate(config.level_shares, start=1):
-        rng = random.Random(f"minicode/{config.seed}/{level}")
-        wanted = len(problems) + round(share * scale)
-        for _ in range(1000 + 20 * wanted):
-            if len(problems) >= wanted:
-                break
-            is_text = rng.random() < config.text_share
-            domain = text() if is_text else numbers(config.largest_constant)
-            problem = make_problem(domain, compose(domain, level, rng), config.seed)
-            if problem is not None:
-                problems.setdefault(problem.key, problem)
-        else:
-            raise DataError(
-                f"minicode: found only {len(problems)} different problems up to level {level}, "
-                f"{wanted} are asked for. Lower num_problems or the share of this level in "
-                "level_shares."
-            )
-    return list(problems.values())
+def stream(config: Minicode.Config, split: str | None = None, workers: int = 1) -> Iterator[Solved]:
+    """Yield the problems of one split (default: of all) with verified solutions, as they are built.
+
+    Few are in memory at a time. `workers`, the number of processes, does not change what is yielded.
+    """
+    problems = (p for p in iterate_problems(config) if split in (None, p.split))
+    ahead, written = tee((problem, _draft(problem, config)) for problem in problems)
+    faults = verify((draft for _, draft in ahead), config.incorrect_per_problem, workers)
+    for (problem, draft), found in zip(written, faults, strict=True):
+        yield Solved(problem, draft.bodies, found)
 
 
-def task_id(problem: Problem) -> str:
-    """Return the identity of a problem's composition, the same under all settings."""
-    digest = hashlib.sha256(problem.key.encode()).hexdigest()[:12]
-    return f"minicode/{problem.level}-{digest}"
+def _draft(problem: Problem, config: Minicode.Config) -> Draft:
+    bodies = solutions(problem, config.solutions_per_problem, config.styles)
+    return Draft(problem.prompt, problem.tests, tuple(bodies), problem.seed)
 
 
 @lru_cache(maxsize=2)
@@ -135,32 +123,17 @@ def build(config: Minicode.Config) -> Minicodes:
     `incorrect`, `equivalent` (mutants that passed all tests and were dropped), `undecided` (mutants
     that did not end: whether time or memory runs out first depends on the machine; dropped too).
     """
-    problems = make_problems(config)
-    number, styles = config.solutions_per_problem, config.styles
-    correct = [solutions(problem, number, styles) for problem in problems]
-    # The programs are ours: list and string operations with slips. Bounding them is enough, and so
-    # the data can be built even where model-written programs could not be isolated.
-    with Sandbox(mode="limits-only") as sandbox:
-        _verify(sandbox, problems, correct)
-        search = _FaultSearch(problems, correct, config.incorrect_per_problem)
-        search.run(sandbox)
     examples: dict[str, list[Example]] = {split: [] for split in SPLITS}
-    for problem, bodies, faults in zip(problems, correct, search.found, strict=True):
-        examples[problem.split] += [_example(problem, body, 1.0) for body in bodies]
-        examples[problem.split] += [_example(problem, f.code, 0.0, f.spans) for f in faults]
-    counts = {
-        "problems": len(problems),
-        "correct": sum(map(len, correct)),
-        "incorrect": sum(map(len, search.found)),
-        "equivalent": search.equivalent,
-        "undecided": search.undecided,
-    }
-    return Minicodes({split: tuple(found) for split, found in examples.items()}, counts)
+    counts: Counter[str] = Counter()
+    for solved in stream(config):
+        examples[solved.problem.split] += solved.examples()
+        counts.update(solved.counts())
+    return Minicodes({split: tuple(found) for split, found in examples.items()}, dict(counts))
 
 
 def _example(problem: Problem, body: str, reward: float, spans: tuple[Range, ...] = ()) -> Example:
     return Example(
-        task_id=task_id(problem),
+        task_id=problem.task_id,
         prompt=problem.prompt,
         completion=body,
         reward=reward,
@@ -171,77 +144,3 @@ def _example(problem: Problem, body: str, reward: float, spans: tuple[Range, ...
         split=problem.split,
         fault_spans=spans,
     )
-
-
-def program(problem: Problem, body: str) -> Program:
-    """Return the program that decides whether `body` solves `problem`."""
-    return Program(problem.prompt + body, problem.tests, LIMITS)
-
-
-def _verify(sandbox: Sandbox, problems: list[Problem], correct: list[list[str]]) -> None:
-    """Run every rendered solution; one that does not pass is a bug of the grammar."""
-    programs = [
-        program(problem, body)
-        for problem, bodies in zip(problems, correct, strict=True)
-        for body in bodies
-    ]
-    for judged, verdict in zip(programs, sandbox.screen(programs), strict=True):
-        if verdict.outcome == "failed":
-            raise AssertionError(f"wrong rendering ({verdict.detail}):\n{judged.code}")
-        if verdict.outcome != "passed":
-            raise SandboxError(
-                f"a correct minicode solution ended as {verdict.outcome} ({verdict.detail}), so no "
-                "verdict here can be trusted. Run again with more free memory and processor time."
-            )
-
-
-class _FaultSearch:
-    """Mutants of correct solutions, run until each problem has enough that fail."""
-
-    def __init__(self, problems: list[Problem], correct: list[list[str]], wanted: int) -> None:
-        self.found: list[list[Mutant]] = [[] for _ in problems]
-        self.equivalent = self.undecided = 0
-        self._problems = problems
-        self._wanted = wanted
-        self._candidates = [
-            _candidates(problem, bodies, limit=3 * wanted)
-            for problem, bodies in zip(problems, correct, strict=True)
-        ]
-
-    def run(self, sandbox: Sandbox) -> None:
-        """Try as many mutants at once as are still missing, until there are no more."""
-        while batch := [
-            (index, mutant)
-            for index, candidates in enumerate(self._candidates)
-            for mutant in islice(candidates, self._wanted - len(self.found[index]))
-        ]:
-            verdicts = sandbox.screen([program(self._problems[i], m.code) for i, m in batch])
-            for (index, mutant), verdict in zip(batch, verdicts, strict=True):
-                if verdict.outcome == "error":
-                    raise SandboxError(f"the sandbox broke: {verdict.detail}")
-                if verdict.outcome == "failed":
-                    self.found[index].append(mutant)
-                elif verdict.outcome == "passed":
-                    self.equivalent += 1
-                else:
-                    self.undecided += 1
-
-
-def _candidates(problem: Problem, bodies: list[str], limit: int) -> Iterator[Mutant]:
-    """Yield different mutants of the bodies in turn; code and spans are those of the body."""
-    start = len(problem.prompt)
-    groups = [
-        mutants(
-            problem.prompt + body,
-            region=(start, start + len(body)),
-            seed=f"{problem.seed}/{number}",
-            limit=limit,
-        )
-        for number, body in enumerate(bodies)
-    ]
-    seen = set(bodies)
-    for mutant in chain.from_iterable(zip_longest(*groups)):
-        if mutant is not None and mutant.code[start:] not in seen:
-            seen.add(mutant.code[start:])
-            spans = tuple((low - start, high - start) for low, high in mutant.spans)
-            yield Mutant(mutant.code[start:], spans, mutant.operator)
