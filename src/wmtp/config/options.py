@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from wmtp.config.load import Document
 from wmtp.config.recipe import OpenSection, Recipe, Section
+from wmtp.config.yaml_text import KeyPath
 from wmtp.errors import ConfigError
 from wmtp.registry import ALGORITHMS, BENCHMARKS, SOURCES, Registry
 
@@ -17,10 +18,13 @@ class NoOptions(Section):
 
 
 class Options(NamedTuple):
-    """Checked settings, each an instance of the `Config` of what the recipe names."""
+    """Checked settings, each an instance of the `Config` of what the recipe names.
+
+    data: one for each source, the parts of a mixture in their order.
+    """
 
     algorithm: BaseModel
-    data: BaseModel
+    data: tuple[BaseModel, ...]
     evaluation: BaseModel
 
 
@@ -31,28 +35,33 @@ def resolve_options(recipe: Recipe, document: Document) -> Options:
     """
     problems: list[str] = []
     found: list[BaseModel] = []
-    for registry, at, key in (
-        (ALGORITHMS, "algorithm", "name"),
-        (SOURCES, "data", "source"),
-        (BENCHMARKS, "evaluation", "benchmark"),
-    ):
+    named: list[tuple[Registry, OpenSection, KeyPath]] = [
+        (ALGORITHMS, recipe.algorithm, ("algorithm", "name"))
+    ]
+    if recipe.data.mixture is None:
+        named.append((SOURCES, recipe.data, ("data", "source")))
+    for i, part in enumerate(recipe.data.mixture or ()):
+        named.append((SOURCES, part, ("data", "mixture", i, "source")))
+    named.append((BENCHMARKS, recipe.evaluation, ("evaluation", "benchmark")))
+    for registry, section, at in named:
         try:
-            found.append(_options(registry, document, getattr(recipe, at), (at, key)))
+            found.append(_options(registry, document, section, at))
         except ConfigError as error:
             problems.append(str(error))
     if problems:
         raise ConfigError("\n".join(problems))
-    return Options(*found)
+    algorithm, *data, evaluation = found
+    return Options(algorithm, tuple(data), evaluation)
 
 
 def _options(
-    registry: Registry, document: Document, section: OpenSection, at: tuple[str, str]
+    registry: Registry, document: Document, section: OpenSection, at: KeyPath
 ) -> BaseModel:
-    name = getattr(section, at[1])
+    name = getattr(section, str(at[-1]))
     if name is None:
-        return document.validate_options(section, NoOptions, at[:1])
+        return document.validate_options(section, NoOptions, at[:-1])
     try:
         named = registry.get(name)
     except ConfigError as error:
         raise ConfigError(f"{document.where(at)}: {error}") from error
-    return document.validate_options(section, named.Config, at[:1])
+    return document.validate_options(section, named.Config, at[:-1])

@@ -17,6 +17,7 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _OPEN_SECTIONS = (
     ("AlgorithmSection", "name", ALGORITHMS),
     ("DataSection", "source", SOURCES),
+    ("MixturePart", "source", SOURCES),
     ("EvaluationSection", "benchmark", BENCHMARKS),
 )
 

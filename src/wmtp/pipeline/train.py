@@ -17,7 +17,6 @@ from wmtp.config.load import Document, dump, load_document
 from wmtp.config.options import resolve_options
 from wmtp.config.recipe import Recipe
 from wmtp.data.collate import Collate, OrderedSamples
-from wmtp.data.order import training_order
 from wmtp.display import Display
 from wmtp.errors import OutputError
 from wmtp.evaluation.held_out import HeldOut
@@ -32,11 +31,18 @@ from wmtp.outputs import (
     read_jsonl,
     writing,
 )
-from wmtp.pipeline.data import Data, add_reference, prepare_data, require_signals
+from wmtp.pipeline.data import (
+    Data,
+    add_reference,
+    make_source,
+    prepare_data,
+    require_signals,
+    sample_order,
+)
 from wmtp.pipeline.model import build_model
 from wmtp.pipeline.results import write_results
 from wmtp.provenance import provenance
-from wmtp.registry import ALGORITHMS, SOURCES
+from wmtp.registry import ALGORITHMS
 from wmtp.run_folder import RunFolder, model_folder
 from wmtp.tracking import Tracker
 from wmtp.training.arguments import resolve_device, training_arguments
@@ -67,7 +73,7 @@ def train(
     recipe = document.validate(Recipe)
     options = resolve_options(recipe, document)
     algorithm = ALGORITHMS.get(recipe.algorithm.name)(options.algorithm, recipe.seed)
-    source = SOURCES.get(recipe.data.source)(options.data)
+    source = make_source(recipe, options)
     run = RunFolder(output or Path(environment.output_root) / recipe.name)
     if _complete(run, recipe, resume):
         display.say(f"{run.path}: complete already")
@@ -149,15 +155,16 @@ def _train(
     display: Display,
 ) -> None:
     device = resolve_device(environment.device)
-    order = training_order(
-        data.train, recipe.optimization, recipe.data.incorrect_share, recipe.seed
-    )
+    order = sample_order(recipe, data, display)
     steps = len(order) // recipe.optimization.global_batch
     model = build_model(recipe, algorithm, data.tokenizer)
     if environment.gradient_checkpointing != "none":
         model.checkpoint_activations(environment.gradient_checkpointing)
     collate = Collate(model.num_heads, int(data.tokenizer.pad_token_id))
-    held_out = None if data.validation is None else HeldOut(data.validation, collate)
+    held_out = None
+    if data.validation is not None:
+        is_mixture = recipe.data.mixture is not None
+        held_out = HeldOut(data.validation, collate, by_source=is_mixture)
     saved = latest_checkpoint(run.checkpoints)
     arguments = training_arguments(recipe, environment, run.checkpoints, steps)
     _claim(run, recipe, environment, data)
