@@ -15,7 +15,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from wmtp.config.environment import Environment
-from wmtp.config.load import Document
+from wmtp.config.load import Document, load_document
+from wmtp.config.recipe import Recipe
 from wmtp.data.example import Example
 from wmtp.data.sources.jsonl import write_examples
 from wmtp.data.templates import template_of
@@ -183,6 +184,32 @@ def test_packing_changes_the_layout_alone(data: Path, tmp_path: Path) -> None:
     assert of_packed == of_padded
 
 
+def test_a_mixture_with_pairs_and_a_curriculum_trains(data: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    display = Display()
+    display.say = said.append  # type: ignore[method-assign]
+    settings = {
+        "max_length": 64,
+        "pairs": True,
+        "max_length_ratio": 2.0,
+        "curriculum": {"schedule": "sqrt"},
+        "mixture": [
+            {"source": "jsonl", "name": "mine", "path": str(data), "weight": 0.75},
+            {"source": "jsonl", "name": "theirs", "path": str(data), "weight": 0.25},
+        ],
+        "limit": 60,
+    }
+    document = recipe(data, data=settings)
+    run = train(document, environment(tmp_path), display=display)
+    assert run.totals()["samples"] == 40
+    last = metrics(run)[-1]
+    assert last["eval/ce/source/mine"] != last["eval/ce/source/theirs"]
+    assert any(" pairs; " in line for line in said)
+    assert any("length alone tells incorrect completions with AUC 0." in line for line in said)
+    again = load_document(run.recipe).validate(Recipe)
+    assert again == document.validate(Recipe)
+
+
 class StopAt(Display):
     """Presses Ctrl-C when training has reached a step."""
 
@@ -298,14 +325,14 @@ def test_rho1_and_its_shuffle_from_a_reference(data: Path, tmp_path: Path) -> No
     rho1 = train(recipe(data, name="rho1", tokenizer=tokenizer, algorithm=own), where)
     log = next(r for r in metrics(rho1) if "train/loss" in r)
     assert 0.2 < log["train/weight/zero_share/head_0"] < 0.6
-    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert len(list((tmp_path / "cache").glob("ref_ce-*.safetensors"))) == 2
     totals = rho1.totals()
     assert totals["extra_flops"]["reference"] > reference.totals()["flops"]
     assert totals["flops"] > totals["extra_flops"]["reference"] + 1e6
     shuffle = {"name": "shuffled", "of": own}
     shuffled = train(recipe(data, name="s", tokenizer=tokenizer, algorithm=shuffle), where)
     assert shuffled.totals()["tokens"] == rho1.totals()["tokens"]
-    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert len(list((tmp_path / "cache").glob("ref_ce-*.safetensors"))) == 2
     with pytest.raises(CheckpointError, match="is not the policy's"):
         train(recipe(data, name="other", algorithm=own, tokenizer={"vocab_size": 270}), where)
 

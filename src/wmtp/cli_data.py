@@ -49,6 +49,8 @@ def build(
     for field in ("split", "reward", "difficulty"):
         found = ", ".join(f"{value}: {count}" for value, count in counts[field].items())
         typer.echo(f"  {field:<10}  {found}")
+    for notice in counts["notices"]:
+        typer.echo(f"  note        {notice}")
     typer.echo(f"examples: {output} ({counts['examples']})")
 
 

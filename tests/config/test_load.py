@@ -242,8 +242,8 @@ MISTAKES = {
     "vocab_size: 300": ("vocab_size: 2.5", "12 tokenizer.vocab_size: expected a whole number, "
                         "found 2.5. Meaning: Train a byte-level BPE of this size on the training "
                         "data."),
-    "  source: minicode": ("  split: x", "13 data.source: missing. Meaning: Registered name; "
-                           "`wmtp list` shows all."),
+    "  source: minicode": ("  split: x", "13 data: give exactly one of source and mixture; "
+                           "`wmtp list` shows the sources."),
     "name: small": ("name: a b", "2 name: 'a b': String should match pattern "
                     "'^[A-Za-z0-9][A-Za-z0-9._-]*$'. Meaning: Names the run folder."),
     "num_layers: 2": ("num_layers: 1", "9 model.architecture.num_layers: 1 is below 2. Meaning: "
@@ -505,3 +505,53 @@ def test_every_recipe_field_has_a_meaning() -> None:
     for model in (Recipe, Environment):
         for section in model.model_json_schema()["$defs"].values():
             assert all("description" in field for field in section["properties"].values())
+
+
+# ---- mixtures, pairs and curricula --------------------------------------------------------------
+
+
+MIXTURE = """mixture:
+  - {source: minicode, weight: 0.7, num_problems: 20}
+  - {source: python-source, weight: 0.3}"""
+
+
+def with_data(text: str) -> str:
+    return RECIPE.replace("source: minicode", text.replace("\n", "\n  "))
+
+
+def test_a_mixture_is_read_and_its_options_are_checked(write: Write) -> None:
+    recipe, document = load_recipe(write(with_data(MIXTURE)))
+    assert recipe.data.label == "minicode 0.7 + python-source 0.3"
+    first, second = resolve_options(recipe, document).data
+    assert (first.num_problems, second.path) == (20, None)
+    assert load_recipe(write(dump(recipe)))[0] == recipe
+    wrong, document = load_recipe(write(with_data(MIXTURE.replace("num_p", "number_of_p"))))
+    with pytest.raises(ConfigError, match=r"15 data\.mixture\.0\.number_of_problems: unknown key"):
+        resolve_options(wrong, document)
+    unknown, document = load_recipe(write(with_data(MIXTURE.replace("minicode", "minicod"))))
+    with pytest.raises(ConfigError, match=r"15 data\.mixture\.0\.source: .*'minicode'"):
+        resolve_options(unknown, document)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (MIXTURE.replace("0.3", "0.4"), "the weights of the mixture sum to 1.1; they are shares"),
+        (MIXTURE.replace("0.3", "0"), "0 is not above 0"),
+        (MIXTURE.replace("python-source", "minicode"), "two parts of the mixture have one name"),
+        (MIXTURE + "\nsource: mbpp", "give exactly one of source and mixture"),
+        (MIXTURE + "\nnum_problems: 3", "num_problems belongs into a part of the mixture"),
+        ("mixture: []", "mixture"),
+        ("source: minicode\npairs: true\nincorrect_share: 0.3", "pairs are half incorrect"),
+        ("source: minicode\nmax_length_ratio: 1.5", "max_length_ratio is for pairs"),
+        ("source: minicode\ncurriculum: {schedule: square}", "is not 'linear', 'sqrt'"),
+        ("source: minicode\ncurriculum: {start: 0}", "0 is not above 0"),
+    ],
+)
+def test_mistakes_in_how_samples_are_drawn(write: Write, text: str, reason: str) -> None:
+    assert reason in message(load_recipe, write(with_data(text)))
+
+
+def test_pairs_need_an_even_batch(write: Write) -> None:
+    text = with_data("source: minicode\npairs: true").replace("global_batch: 8", "global_batch: 7")
+    assert "needs an even optimization.global_batch: it is 7" in message(load_recipe, write(text))

@@ -207,11 +207,14 @@ def test_a_token_budget_stops_at_the_batch_that_reaches_it() -> None:
 def test_missing_kinds_are_errors() -> None:
     data = tiny_data(8)
     only_right = type(data)([item for item in data.items if item.example.reward == 1])
-    with pytest.raises(DataError, match="found 4 correct and 0 incorrect"):
+    with pytest.raises(
+        DataError,
+        match="no incorrect examples to draw 0.5 of .*found 0 incorrect examples, 4 correct examples",
+    ):
         training_order(only_right, budget(steps=1), 0.5, 0)
     assert len(training_order(only_right, budget(steps=1), 0.0, 0)) == 4
     unknown = encode_examples([Example("t", "a", "b")], train_tokenizer(TEXTS, 300), 20, "x")
-    with pytest.raises(DataError, match="needs a reward for every example; 1 of 1 have none"):
+    with pytest.raises(DataError, match="need a reward for every example; 1 of 1 have none"):
         training_order(unknown, budget(steps=1), 0.5, 0)
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from transformers import AutoModelForCausalLM
 
 from tests.tiny import tiny_config
-from wmtp.data import reference
+from wmtp.data import reference, reference_cache
 from wmtp.data.encode import EncodedSet, encode_examples
 from wmtp.data.example import Example
 from wmtp.data.reference import with_reference_ce
@@ -47,7 +47,8 @@ def test_values_are_those_of_the_model(setting, tmp_path: Path) -> None:
         ids = torch.from_numpy(item.input_ids).long()
         with torch.no_grad():
             want = F.cross_entropy(model(ids[None]).logits[0, :-1], ids[1:], reduction="none")
-        np.testing.assert_allclose(item.ref_ce[1:], want.numpy(), rtol=2e-4, atol=1e-5)
+        assert item.ref_ce.dtype == np.float16
+        np.testing.assert_allclose(item.ref_ce[1:], want.numpy(), rtol=6e-4, atol=1e-5)
         assert item.ref_ce[0] == 0
 
 
@@ -88,8 +89,10 @@ def test_the_cache_is_read_and_its_key_is_exact(
     cache = tmp_path / "cache"
     first = with_reference_ce(data, folder, tokenizer, cache)
     calls = []
-    compute = reference._compute
-    monkeypatch.setattr(reference, "_compute", lambda *a: calls.append(1) or compute(*a))
+    compute = reference._Computation.__call__
+    monkeypatch.setattr(
+        reference._Computation, "__call__", lambda *a: calls.append(1) or compute(*a)
+    )
     again = with_reference_ce(data, folder, tokenizer, cache)
     assert not calls
     for a, b in zip(first.items, again.items, strict=True):
@@ -102,16 +105,47 @@ def test_the_cache_is_read_and_its_key_is_exact(
     with_reference_ce(data, folder, tokenizer, cache)
     assert len(calls) == 2
     assert len(list(cache.glob("ref_ce-*.safetensors"))) == 3
+    monkeypatch.setattr(reference.transformers, "__version__", "0")
+    with_reference_ce(data, folder, tokenizer, cache)
+    assert len(calls) == 3
 
 
-def test_a_damaged_cache_is_built_again(setting, tmp_path: Path) -> None:
+def test_parts_are_the_whole(setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer, data, folder, _ = setting
-    cache = tmp_path / "cache"
-    first = with_reference_ce(data, folder, tokenizer, cache)
-    file = next(cache.iterdir())
-    file.write_bytes(file.read_bytes()[:100])
-    again = with_reference_ce(data, folder, tokenizer, cache)
-    assert np.array_equal(first.items[2].ref_ce, again.items[2].ref_ce)
+    whole = with_reference_ce(data, folder, tokenizer, tmp_path / "a")
+    monkeypatch.setattr(reference_cache, "PART_VALUES", 40)
+    seen: list[tuple[int, int]] = []
+    in_parts = with_reference_ce(
+        data, folder, tokenizer, tmp_path / "b", progress=lambda *at: seen.append(at)
+    )
+    assert len(seen) > 2
+    assert seen[-1] == (7, 7)
+    for a, b in zip(whole.items, in_parts.items, strict=True):
+        np.testing.assert_allclose(a.ref_ce, b.ref_ce, rtol=2e-3)
+
+
+def test_a_reference_that_cannot_read_the_data_is_refused(setting, tmp_path: Path) -> None:
+    tokenizer, data, folder, model = setting
+    model.config.max_position_embeddings = 30
+    model.save_pretrained(folder)
+    with pytest.raises(CheckpointError, match="has 30 positions, the data need 57"):
+        with_reference_ce(data, folder, tokenizer, tmp_path / "cache")
+
+
+def test_losses_that_are_no_numbers_are_refused(setting, tmp_path: Path) -> None:
+    tokenizer, data, folder, model = setting
+    with torch.no_grad():
+        model.lm_head.weight[5] = float("nan")
+    model.save_pretrained(folder)
+    with pytest.raises(CheckpointError, match="a loss that is no number"):
+        with_reference_ce(data, folder, tokenizer, tmp_path / "cache")
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))
+
+
+def test_float16_costs_at_most_four_thousandths_of_a_nat() -> None:
+    ce = np.linspace(0, 16, 100_001)
+    assert np.abs(ce.astype(np.float16) - ce).max() <= 0.004
+    assert np.abs(ce.astype(np.float16) - ce)[ce < 4].max() <= 0.001
 
 
 def test_another_tokenizer_is_refused(setting, tmp_path: Path) -> None:

@@ -18,10 +18,13 @@ class NoOptions(Section):
 
 
 class Options(NamedTuple):
-    """Checked settings, each an instance of the `Config` of what the recipe names."""
+    """Checked settings, each an instance of the `Config` of what the recipe names.
+
+    data: one for each source, the parts of a mixture in their order.
+    """
 
     algorithm: BaseModel
-    data: BaseModel
+    data: tuple[BaseModel, ...]
     evaluation: BaseModel
     decontaminate: tuple[BaseModel, ...] = ()
 
@@ -33,13 +36,17 @@ def resolve_options(recipe: Recipe, document: Document) -> Options:
     """
     problems: list[str] = []
     found: list[BaseModel] = []
-    for registry, at, key in (
-        (ALGORITHMS, "algorithm", "name"),
-        (SOURCES, "data", "source"),
-        (BENCHMARKS, "evaluation", "benchmark"),
-    ):
+    named: list[tuple[Registry, OpenSection, KeyPath]] = [
+        (ALGORITHMS, recipe.algorithm, ("algorithm", "name"))
+    ]
+    if recipe.data.mixture is None:
+        named.append((SOURCES, recipe.data, ("data", "source")))
+    for i, part in enumerate(recipe.data.mixture or ()):
+        named.append((SOURCES, part, ("data", "mixture", i, "source")))
+    named.append((BENCHMARKS, recipe.evaluation, ("evaluation", "benchmark")))
+    for registry, section, at in named:
         try:
-            found.append(_options(registry, document, getattr(recipe, at), (at, key)))
+            found.append(_options(registry, document, section, at))
         except ConfigError as error:
             problems.append(str(error))
     cleaning = recipe.data.decontaminate
@@ -52,7 +59,8 @@ def resolve_options(recipe: Recipe, document: Document) -> Options:
             problems.append(str(error))
     if problems:
         raise ConfigError("\n".join(problems))
-    return Options(found[0], found[1], found[2], tuple(against))
+    algorithm, *data, evaluation = found
+    return Options(algorithm, tuple(data), evaluation, tuple(against))
 
 
 def _options(

@@ -160,10 +160,44 @@ class DecontaminationSection(Section):
     )
 
 
+class CurriculumSection(Section):
+    """From easy to hard by `difficulty`: the easiest share of the samples that is open grows to 1."""
+
+    schedule: Literal["linear", "sqrt", "step", "none"] = Field(
+        "sqrt", description="How the open share grows; see docs/data.md."
+    )
+    start: float = Field(0.2, gt=0, le=1, description="Share of samples open at the first step.")
+    end_share: float = Field(
+        0.5, gt=0, le=1, description="Share of the budget after which all samples are open."
+    )
+
+
+class MixturePart(OpenSection):
+    """One source of a mixture; the source's own settings stand beside `source`."""
+
+    source: str = Field(description="Registered name; `wmtp list` shows all.")
+    weight: float = Field(gt=0, le=1, description="Share of the training samples; all sum to 1.")
+    name: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="Names the part in examples, metrics and messages; default: its source.",
+    )
+
+    @property
+    def label(self) -> str:
+        """The name of the part."""
+        return self.name or self.source
+
+
 class DataSection(OpenSection):
     """The training data; the source's own settings (`path`, ...) stand beside `source`."""
 
-    source: str = Field(description="Registered name; `wmtp list` shows all.")
+    source: str | None = Field(
+        None, description="Registered name; `wmtp list` shows all. Excludes `mixture`."
+    )
+    mixture: tuple[MixturePart, ...] | None = Field(
+        None, min_length=1, strict=False, description="Several sources with weights."
+    )
     split: str = Field("train", description="Split that is trained on.")
     validation_split: str | None = Field(
         "validation", description="Split for held-out loss; null for none."
@@ -199,10 +233,56 @@ class DataSection(OpenSection):
         description="Share of incorrect completions (reward below 1) among training samples; "
         "null keeps the source's own mixture, 0 keeps only the correct ones.",
     )
+    pairs: bool = Field(
+        False,
+        description="Draw a correct and an incorrect completion of one problem together, alike in "
+        "length, so that length does not give them away.",
+    )
+    max_length_ratio: float | None = Field(
+        None, ge=1, description="With pairs: longer over shorter completion, at most. Default: 1.1."
+    )
+    curriculum: CurriculumSection | None = Field(
+        None, description="Easy samples first; null for none."
+    )
     limit: int | None = Field(None, gt=0, description="Use at most this many training examples.")
     decontaminate: DecontaminationSection | None = Field(
         None, description="Look for evaluation tasks among the training examples."
     )
+
+    @property
+    def label(self) -> str:
+        """The source, or the sources of the mixture with their weights."""
+        parts = [f"{part.label} {part.weight:g}" for part in self.mixture or ()]
+        return self.source or " + ".join(parts)
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> DataSection:
+        if (self.source is None) == (self.mixture is None):
+            raise ValueError(
+                "give exactly one of source and mixture; `wmtp list` shows the sources"
+            )
+        if self.mixture is not None:
+            if self.options:
+                raise ValueError(f"{sorted(self.options)[0]} belongs into a part of the mixture")
+            total = sum(part.weight for part in self.mixture)
+            if abs(total - 1) > 1e-3:
+                raise ValueError(
+                    f"the weights of the mixture sum to {total:g}; they are shares and sum to 1"
+                )
+            labels = [part.label for part in self.mixture]
+            if len(set(labels)) < len(labels):
+                raise ValueError(f"two parts of the mixture have one name: {labels}; set `name`")
+        return self
+
+    @model_validator(mode="after")
+    def _pairs_are_half_and_half(self) -> DataSection:
+        if self.pairs and self.incorrect_share not in (None, 0.5):
+            raise ValueError(
+                f"pairs are half incorrect: incorrect_share is {self.incorrect_share}; leave it out"
+            )
+        if self.max_length_ratio is not None and not self.pairs:
+            raise ValueError("max_length_ratio is for pairs: set pairs to true or leave it out")
+        return self
 
 
 class OptimizationSection(Section):
@@ -278,6 +358,15 @@ class Recipe(Section):
         if self.model.pretrained is not None and self.tokenizer.vocab_size is not None:
             raise ValueError(
                 "a pretrained model keeps its tokenizer: leave out tokenizer.vocab_size"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _pairs_fit(self) -> Recipe:
+        if self.data.pairs and self.optimization.global_batch % 2:
+            raise ValueError(
+                f"data.pairs needs an even optimization.global_batch: it is "
+                f"{self.optimization.global_batch}"
             )
         return self
 

@@ -18,6 +18,7 @@ _OPEN_SECTIONS = (
     ("AlgorithmSection", "name", ALGORITHMS),
     ("DataSection", "source", SOURCES),
     ("EvaluationSetSection", "source", SOURCES),
+    ("MixturePart", "source", SOURCES),
     ("EvaluationSection", "benchmark", BENCHMARKS),
 )
 

@@ -6,49 +6,176 @@ under one budget see the same samples in the same order, and a resumed run goes 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
-from wmtp.config.recipe import OptimizationSection
+from wmtp.config.recipe import CurriculumSection, OptimizationSection
 from wmtp.data.encode import EncodedSet
+from wmtp.data.sampling.curriculum import GrowingPasses, competence
+from wmtp.data.sampling.pairs import length_auc, length_pairs
+from wmtp.data.sampling.streams import Passes, Shares, Stream
 from wmtp.errors import DataError
 
 
+@dataclass(frozen=True)
+class Pool:
+    """Samples that are drawn alike: `members` [N] or, in pairs, [N, 2], and their share of a batch."""
+
+    name: str
+    share: float
+    members: np.ndarray
+
+
 def training_order(
-    data: EncodedSet, budget: OptimizationSection, incorrect_share: float | None, seed: int
+    data: EncodedSet,
+    budget: OptimizationSection,
+    incorrect_share: float | None,
+    seed: int,
+    *,
+    max_length_ratio: float | None = None,
+    curriculum: CurriculumSection | None = None,
+    weights: Mapping[str, float] | None = None,
 ) -> np.ndarray:
     """Return the sample of every place, `[steps * global_batch]`, for the whole budget.
 
-    Without `incorrect_share` each pass is a fresh permutation of all samples. With it, every global
-    batch holds that share of incorrect samples (to the nearest whole number over time), each kind in
-    fresh permutations of its own. Within a global batch the samples stand by length, so that its
-    micro-batches need little padding; the step's loss does not depend on their order.
+    Samples are drawn from pools, each in passes of its own: all samples, or with `incorrect_share` the
+    incorrect and the correct ones. `max_length_ratio` draws them in pairs of one task and like length
+    instead (`length_pairs`). `weights` makes these pools for every source apart; they are its shares of
+    the samples. Every global batch holds each pool's share (to the nearest whole number over time). With
+    a `curriculum` the easiest `competence` of each pool is open. Within a global batch the samples stand
+    by length, so that its micro-batches need little padding; the step's loss does not depend on it.
+    Data without what is asked for are a `DataError`.
     """
+    rng = np.random.default_rng(seed)
+    unit = 1
+    if max_length_ratio is not None:
+        unit, incorrect_share = 2, None  # pairs are half incorrect
+        assert budget.global_batch % unit == 0
+    pools = _pools(data, incorrect_share, max_length_ratio, weights)
+    streams = [_stream(data, pool, curriculum, rng) for pool in pools]
+    shares = Shares([pool.share for pool in pools], budget.global_batch // unit)
+    is_mixed = incorrect_share is not None or len(pools) > 1
+
+    def batch(progress: float) -> np.ndarray:
+        c = competence(curriculum, progress)
+        drawn = [s.take(count, c).ravel() for s, count in zip(streams, shares.next(), strict=True)]
+        return rng.permutation(np.concatenate(drawn)) if is_mixed else drawn[0]
+
     lengths = np.array([len(item) for item in data.items])
-    drawn = _batches(data, budget.global_batch, incorrect_share, seed)
-    batches = (batch[np.argsort(lengths[batch], kind="stable")] for batch in drawn)
-    if budget.steps is not None:
-        steps = budget.steps
-    elif budget.epochs is not None:
-        steps = max(
-            1, round(budget.epochs * _epoch_size(data, incorrect_share) / budget.global_batch)
-        )
+    batches: list[np.ndarray] = []
+    if budget.tokens is None:
+        epochs = (budget.epochs or 0) * _epoch_size(data, pools, incorrect_share)
+        steps = budget.steps or max(1, round(epochs / budget.global_batch))
+        batches = [batch(step / steps) for step in range(steps)]
     else:
-        assert budget.tokens is not None
-        return _until_tokens(lengths, batches, budget.tokens)
-    return np.concatenate([next(batches) for _ in range(steps)])
+        seen = 0
+        while seen < budget.tokens:
+            batches.append(batch(seen / budget.tokens))
+            seen += int(lengths[batches[-1]].sum())
+    order = np.stack(batches)
+    _require_all_drawn(pools, order)
+    by_length = np.argsort(lengths[order], axis=1, kind="stable")
+    return np.take_along_axis(order, by_length, axis=1).ravel()
 
 
-def _until_tokens(lengths: np.ndarray, batches: Iterator[np.ndarray], tokens: int) -> np.ndarray:
-    """Take batches until they hold `tokens` tokens."""
-    taken: list[np.ndarray] = []
-    seen = 0
-    while seen < tokens:
-        taken.append(next(batches))
-        seen += int(lengths[taken[-1]].sum())
-    return np.concatenate(taken)
+def length_leak(data: EncodedSet, order: np.ndarray) -> tuple[float, float]:
+    """Return the `length_auc` of the samples as drawn: over all, and within tasks.
+
+    Lengths are of completions, in tokens. NaN when not both kinds are drawn, or a reward is unknown.
+    """
+    rewards = [item.example.reward for item in data.items]
+    if None in rewards:
+        return float("nan"), float("nan")
+    wrong, lengths = _is_incorrect(data)[order], _completion_lengths(data)[order]
+    return length_auc(lengths, wrong), length_auc(lengths, wrong, _tasks(data)[order])
+
+
+def unpaired(data: EncodedSet, max_length_ratio: float) -> tuple[int, int, int]:
+    """Return how many pairs there are, and how many correct and incorrect samples have no partner."""
+    num = len(_pairs(data, max_length_ratio))
+    num_wrong = int(_is_incorrect(data).sum())
+    return num, len(data) - num_wrong - num, num_wrong - num
+
+
+def _pools(
+    data: EncodedSet,
+    incorrect_share: float | None,
+    max_length_ratio: float | None,
+    weights: Mapping[str, float] | None,
+) -> list[Pool]:
+    """Return the pools in a fixed order: source by source, incorrect before correct."""
+    everything = np.arange(len(data))
+    if max_length_ratio is not None:
+        everything = _pairs(data, max_length_ratio)
+        kinds = [Pool("pairs of correct and incorrect examples", 1.0, everything)]
+    elif incorrect_share is None:
+        kinds = [Pool("examples", 1.0, everything)]
+    else:
+        wrong = _is_incorrect(data)
+        kinds = [
+            Pool("incorrect examples", incorrect_share, everything[wrong]),
+            Pool("correct examples", 1 - incorrect_share, everything[~wrong]),
+        ]
+    pools = kinds
+    if weights is not None:
+        origin = np.array([item.example.source for item in data.items])
+        pools = [
+            Pool(f"{kind.name} of {source}", weight * kind.share, _of(kind.members, origin, source))
+            for source, weight in weights.items()
+            for kind in kinds
+        ]
+    for pool in pools:
+        if pool.share > 0 and not len(pool.members):
+            found = ", ".join(f"{len(p.members)} {p.name}" for p in pools)
+            raise DataError(
+                f"data: there are no {pool.name} to draw {pool.share:.3g} of the samples from; found "
+                f"{found}. Choose data that have them (incorrect ones can be made by mutation, and pairs "
+                "need both kinds in one task), or change data.incorrect_share, pairs or mixture."
+            )
+    return [pool for pool in pools if pool.share > 0]
+
+
+def _of(members: np.ndarray, origin: np.ndarray, source: str) -> np.ndarray:
+    """Return the members that come from `source`; both of a pair do, or neither."""
+    firsts = members if members.ndim == 1 else members[:, 0]
+    return members[origin[firsts] == source]
+
+
+def _stream(
+    data: EncodedSet, pool: Pool, curriculum: CurriculumSection | None, rng: np.random.Generator
+) -> Stream:
+    if curriculum is None or curriculum.schedule == "none":
+        return Passes(pool.members, rng)
+    known = [item.example.difficulty for item in data.items]
+    missing = sum(value is None for value in known)
+    if missing:
+        raise DataError(
+            f"data.curriculum needs a difficulty for every example; {missing} of {len(known)} have none. "
+            "Leave out data.curriculum, or give the examples a difficulty."
+        )
+    difficulty = np.array(known, dtype=np.float64)[pool.members]
+    hardest = difficulty if difficulty.ndim == 1 else difficulty.max(axis=1)
+    return GrowingPasses(pool.members, hardest, rng)
+
+
+def _epoch_size(data: EncodedSet, pools: list[Pool], incorrect_share: float | None) -> float:
+    """Return the samples of one pass: over all pools, or over the correct ones with their share."""
+    if incorrect_share is None:
+        return float(sum(pool.members.size for pool in pools))
+    return float((~_is_incorrect(data)).sum()) / (1 - incorrect_share)
+
+
+def _require_all_drawn(pools: list[Pool], order: np.ndarray) -> None:
+    """Refuse a share so small that it comes to no sample in the whole budget."""
+    drawn = np.unique(order)
+    for pool in pools:
+        if not np.isin(pool.members, drawn).any():
+            raise DataError(
+                f"data: {pool.share:.3g} of the {order.size} samples of the budget comes to no "
+                f"{pool.name}. Give them a larger share, or leave them out."
+            )
 
 
 def _is_incorrect(data: EncodedSet) -> np.ndarray:
@@ -56,44 +183,23 @@ def _is_incorrect(data: EncodedSet) -> np.ndarray:
     unknown = sum(reward is None for reward in rewards)
     if unknown:
         raise DataError(
-            f"data.incorrect_share needs a reward for every example; {unknown} of {len(rewards)} have "
-            "none. Leave out data.incorrect_share, or give the examples a reward."
+            "data.incorrect_share and data.pairs need a reward for every example; "
+            f"{unknown} of {len(rewards)} have none. Leave them out, or give the examples a reward."
         )
-    return np.array([reward is not None and reward < 1.0 for reward in rewards])
+    return np.array(rewards, dtype=np.float64) < 1.0
 
 
-def _epoch_size(data: EncodedSet, incorrect_share: float | None) -> float:
-    """Return the number of samples in one pass: over all, or over the correct ones with their share."""
-    if incorrect_share is None:
-        return len(data)
-    return float((~_is_incorrect(data)).sum()) / (1 - incorrect_share)
+def _pairs(data: EncodedSet, max_length_ratio: float) -> np.ndarray:
+    wrong, lengths = _is_incorrect(data), _completion_lengths(data)
+    return length_pairs(_tasks(data), lengths, wrong, max_length_ratio)
 
 
-def _permutations(members: np.ndarray, rng: np.random.Generator) -> Iterator[int]:
-    while True:
-        yield from rng.permutation(members).tolist()
+def _completion_lengths(data: EncodedSet) -> np.ndarray:
+    return np.array([np.count_nonzero(item.completion) for item in data.items])
 
 
-def _batches(
-    data: EncodedSet, size: int, incorrect_share: float | None, seed: int
-) -> Iterator[np.ndarray]:
-    rng = np.random.default_rng(seed)
-    if incorrect_share is None:
-        everything = _permutations(np.arange(len(data)), rng)
-        while True:
-            yield np.array([next(everything) for _ in range(size)])
-    incorrect = _is_incorrect(data)
-    right, wrong = np.flatnonzero(~incorrect), np.flatnonzero(incorrect)
-    if len(right) == 0 or (incorrect_share > 0 and len(wrong) == 0):
-        raise DataError(
-            f"data.incorrect_share {incorrect_share} needs correct and incorrect examples; found "
-            f"{len(right)} correct and {len(wrong)} incorrect. Make incorrect ones by mutation, or set "
-            "data.incorrect_share to 0."
-        )
-    right_stream, wrong_stream = _permutations(right, rng), _permutations(wrong, rng)
-    for step in range(2**62):
-        # Rounding the running total keeps the share exact over time.
-        before, after = (math.floor(incorrect_share * size * n + 0.5) for n in (step, step + 1))
-        chosen = [next(wrong_stream) for _ in range(after - before)]
-        chosen += [next(right_stream) for _ in range(size - len(chosen))]
-        yield rng.permutation(np.array(chosen))
+def _tasks(data: EncodedSet) -> np.ndarray:
+    """Return a number per sample that is the same for the same problem of the same source."""
+    numbers: dict[tuple[str, str], int] = {}
+    examples = (item.example for item in data.items)
+    return np.array([numbers.setdefault((e.source, e.task_id), len(numbers)) for e in examples])

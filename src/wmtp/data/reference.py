@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from wmtp.data.encode import EncodedSet
+from wmtp.data.encode import Encoded, EncodedSet
+from wmtp.data.reference_cache import CachedValues
 from wmtp.data.tokenizer import fingerprint, load_tokenizer, require_same
 from wmtp.errors import CheckpointError
-from wmtp.outputs import atomic_write
 from wmtp.pretrained import load_causal_lm
 
 Progress = Callable[[int, int], None]
@@ -33,32 +34,33 @@ def with_reference_ce(
     *,
     device: str = "cpu",
     batch_size: int = 32,
-    progress: Progress | None = None,
+    progress: Progress = lambda done, total: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> EncodedSet:
     """Return `data` with `ref_ce`: nats of every token under the reference, 0 at the first.
 
-    The result is kept in the folder `cache` under a key of the reference's weights, the data and the
-    tokenizer, so that training holds no reference model and no two references are mixed up. A reference
-    with another tokenizer is a `CheckpointError`.
+    The values are float16, mapped from a file in the folder `cache` under a key of the reference's
+    weights and configuration, the tokens, the tokenizer and the version of transformers, so that
+    training holds no reference model and no two references are mixed up. Processes that need the same
+    values share the work part by part, and what one had finished when it was killed is kept. A file
+    that is damaged or belongs to something else is built again; `say` is told why. A reference with
+    another tokenizer, fewer positions than the data need or losses that are no numbers is a
+    `CheckpointError`.
     """
     require_same(tokenizer, load_tokenizer(checkpoint), str(checkpoint))
-    key = _key(checkpoint, data, tokenizer)
-    file = cache / f"ref_ce-{key}.safetensors"
-    flat = _read(file, key, sum(len(item) for item in data.items))
-    if flat is None:
-        flat = _compute(data, checkpoint, device, batch_size, progress)
-        if not np.isfinite(flat).all():
-            raise CheckpointError(
-                f"{checkpoint}: the reference gives some tokens a loss that is no number. Its weights are "
-                "damaged, or its training diverged; choose another checkpoint."
-            )
-        with atomic_write(file, "wb") as stream:
-            stream.write(save({"ref_ce": flat}, metadata={"key": key}))
-    bounds = np.cumsum([len(item) for item in data.items])[:-1]
-    return data.with_reference(np.split(flat, bounds))
+    facts = {
+        "reference": _weights_hash(checkpoint),
+        "data": data.digest(),
+        "tokenizer": fingerprint(tokenizer),
+        "transformers": transformers.__version__,
+    }
+    ends = np.cumsum([len(item) for item in data.items])
+    compute = _Computation(data.items, checkpoint, device, batch_size, progress)
+    values = CachedValues(cache, facts).get(ends, compute, say)
+    return data.with_reference(np.split(values, ends[:-1]))
 
 
-def _key(checkpoint: Path, data: EncodedSet, tokenizer: PreTrainedTokenizerBase) -> str:
+def _weights_hash(checkpoint: Path) -> str:
     state = hashlib.sha256()
     weights = sorted([*checkpoint.glob("model*.safetensors"), *checkpoint.glob("config.json")])
     if not any(w.suffix == ".safetensors" for w in weights):
@@ -66,42 +68,61 @@ def _key(checkpoint: Path, data: EncodedSet, tokenizer: PreTrainedTokenizerBase)
     for file in weights:
         with file.open("rb") as stream:
             state.update(hashlib.file_digest(stream, "sha256").digest())
-    state.update(data.digest().encode())
-    state.update(fingerprint(tokenizer).encode())
     return state.hexdigest()[:32]
 
 
-def _read(file: Path, key: str, size: int) -> np.ndarray | None:
-    """Return the cached values, None when there are none; a damaged file counts as none."""
-    if not file.is_file():
-        return None
-    try:
-        with safe_open(file, framework="numpy") as opened:
-            values = opened.get_tensor("ref_ce")
-            fits = (opened.metadata() or {}).get("key") == key and values.shape == (size,)
-    except SafetensorError:
-        return None
-    return values if fits else None
+class _Computation:
+    """Computes the values of samples first..last; the model is loaded when it is first needed."""
 
+    def __init__(
+        self,
+        items: list[Encoded],
+        checkpoint: Path,
+        device: str,
+        batch_size: int,
+        progress: Progress,
+    ) -> None:
+        self.items = items
+        self.checkpoint = checkpoint
+        # Each of the processes that torchrun starts has a device of its own.
+        self.device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device
+        self.batch_size = batch_size
+        self.progress = progress
 
-@torch.no_grad()
-def _compute(
-    data: EncodedSet, checkpoint: Path, device: str, batch_size: int, progress: Progress | None
-) -> np.ndarray:
-    model = load_causal_lm(checkpoint)
-    model = model.eval().to(device)
-    # Long with long: less padding. The result does not depend on it.
-    by_length = np.argsort([len(item) for item in data.items], kind="stable")
-    found: list[np.ndarray] = [np.empty(0)] * len(data)
-    for start in range(0, len(by_length), batch_size):
-        members = by_length[start : start + batch_size]
-        for i, ce in zip(
-            members, _token_ce(model, [data.items[i].input_ids for i in members]), strict=True
-        ):
-            found[i] = ce
-        if progress is not None:
-            progress(min(start + batch_size, len(data)), len(data))
-    return np.concatenate(found).astype(np.float32)
+    @functools.cached_property
+    def model(self) -> PreTrainedModel:
+        """The reference in evaluation mode."""
+        model = load_causal_lm(self.checkpoint)
+        longest = max(len(item) for item in self.items)
+        positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        if positions is not None and positions < longest:
+            raise CheckpointError(
+                f"{self.checkpoint}: the reference has {positions} positions, the data need {longest}. "
+                "Lower data.max_length, or choose a reference for longer text."
+            )
+        return model.eval().to(self.device)
+
+    @torch.no_grad()
+    def __call__(self, first: int, last: int) -> np.ndarray:
+        """Return the values of all tokens of these samples, one after another, in float16."""
+        # Long with long: less padding. The result does not depend on it.
+        items = self.items[first:last]
+        by_length = np.argsort([len(item) for item in items], kind="stable")
+        found: list[np.ndarray] = [np.empty(0)] * len(items)
+        for start in range(0, len(items), self.batch_size):
+            members = by_length[start : start + self.batch_size]
+            rows = _token_ce(self.model, [items[i].input_ids for i in members])
+            for i, ce in zip(members, rows, strict=True):
+                found[i] = ce
+            self.progress(first + min(start + self.batch_size, len(items)), len(self.items))
+        with np.errstate(over="ignore"):
+            values = np.concatenate(found).astype(np.float16)
+        if not np.isfinite(values).all():
+            raise CheckpointError(
+                f"{self.checkpoint}: the reference gives some tokens a loss that is no number. Its weights "
+                "are damaged, or its training diverged; choose another checkpoint."
+            )
+        return values
 
 
 def _token_ce(model: PreTrainedModel, rows: list[np.ndarray]) -> list[np.ndarray]:

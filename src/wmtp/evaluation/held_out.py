@@ -62,17 +62,29 @@ class HeldOutSums:
 
 
 class HeldOut:
-    """A held-out set that models are measured on. `newest` is what the last measurement found."""
+    """A held-out set that models are measured on. `newest` is what the last measurement found.
 
-    def __init__(self, data: EncodedSet, collate: Collate, batch_size: int = 64) -> None:
+    by_source: the learning curve also has the loss of each source, keyed `eval/ce/source/NAME`.
+    """
+
+    def __init__(
+        self, data: EncodedSet, collate: Collate, batch_size: int = 64, by_source: bool = False
+    ) -> None:
         self.data = data
         self.collate = collate
         self.batch_size = batch_size
         self.newest: HeldOutSums | None = None
+        self._sources = [item.example.source for item in data.items] if by_source else []
 
     def __call__(self, model: MTPModel) -> dict[str, float]:
         """Measure `model` and return a point of its learning curve."""
-        return self.measure(model).curve_point()
+        sums = self.measure(model)
+        metrics = sums.curve_point()
+        for source in sorted(set(self._sources)):
+            of = np.array(self._sources) == source
+            ce = sums.ce[of, 0].sum() / sums.count[of, 0].sum()
+            metrics[f"eval/ce/source/{source}"] = float(ce)
+        return metrics
 
     @torch.no_grad()
     def measure(self, model: MTPModel) -> HeldOutSums:

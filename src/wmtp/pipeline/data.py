@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,20 +11,27 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from wmtp.algorithms.base import Algorithm
+from wmtp.config.options import Options
 from wmtp.config.recipe import DecontaminationSection, Recipe
 from wmtp.data.decontaminate import EvaluationTexts, decontaminated
 from wmtp.data.encode import EncodedSet, encode_examples
 from wmtp.data.example import Example
+from wmtp.data.order import length_leak, training_order, unpaired
 from wmtp.data.reference import with_reference_ce
 from wmtp.data.sources.base import Source
+from wmtp.data.sources.mixture import Mixture
 from wmtp.data.templates import use_template
 from wmtp.data.tokenizer import load_tokenizer, train_tokenizer
 from wmtp.display import Display
 from wmtp.errors import ConfigError, DataError
+from wmtp.registry import SOURCES
 from wmtp.run_folder import RunFolder, model_folder
+
+_MAX_LENGTH_RATIO = 1.1
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,21 @@ class Data:
     tokenizer: PreTrainedTokenizerBase
     train: EncodedSet
     validation: EncodedSet | None
+
+
+def make_source(recipe: Recipe, options: Options) -> Source[Any]:
+    """Return the recipe's data source, or its mixture of them."""
+    if recipe.data.mixture is None:
+        return SOURCES.get(str(recipe.data.source))(options.data[0])
+    parts = zip(recipe.data.mixture, options.data, strict=True)
+    return Mixture({p.label: (SOURCES.get(p.source)(config), p.weight) for p, config in parts})
+
+
+def evaluation_sources(recipe: Recipe, options: Options) -> list[Source[Any]]:
+    """Return the sources that data.decontaminate names, in its order."""
+    cleaning = recipe.data.decontaminate
+    named = zip(cleaning.against if cleaning else (), options.decontaminate, strict=True)
+    return [SOURCES.get(section.source)(config) for section, config in named]
 
 
 def prepare_data(
@@ -65,7 +88,7 @@ def prepare_data(
             boundary=settings.boundary,
             truncation=settings.truncation,
         )
-        train_set = encode(train_examples, where=f"{settings.source}, split {settings.split}")
+        train_set = encode(train_examples, where=f"{settings.label}, split {settings.split}")
         update(2, 3)
         validation = None
         if settings.validation_split is not None:
@@ -73,7 +96,7 @@ def prepare_data(
                 source.examples(settings.validation_split), recipe.evaluation.held_out_limit
             )
             validation = encode(
-                held_out, where=f"{settings.source}, split {settings.validation_split}"
+                held_out, where=f"{settings.label}, split {settings.validation_split}"
             )
         update(3, 3)
     read = [notice for one in (source, *against) for notice in one.notices]
@@ -132,6 +155,38 @@ def _tokenizer(recipe: Recipe, examples: list[Example], run: RunFolder) -> PreTr
         return load_tokenizer(temporary)
 
 
+def sample_order(recipe: Recipe, data: Data, display: Display) -> np.ndarray:
+    """Return the training sample of every place, and say what is worth knowing about the draw."""
+    settings = recipe.data
+    ratio = (settings.max_length_ratio or _MAX_LENGTH_RATIO) if settings.pairs else None
+    weights = None
+    if settings.mixture is not None:
+        total = sum(part.weight for part in settings.mixture)
+        weights = {part.label: part.weight / total for part in settings.mixture}
+    order = training_order(
+        data.train,
+        recipe.optimization,
+        settings.incorrect_share,
+        recipe.seed,
+        max_length_ratio=ratio,
+        curriculum=settings.curriculum,
+        weights=weights,
+    )
+    if ratio is not None:
+        num, right, wrong = unpaired(data.train, ratio)
+        display.say(
+            f"data: {num} pairs; {right} correct and {wrong} incorrect completions are not used, without "
+            f"a partner of the same problem at most {ratio:g} times as long"
+        )
+    overall, within = length_leak(data.train, order)
+    if not math.isnan(overall):
+        display.say(
+            f"data: length alone tells incorrect completions with AUC {overall:.3f}"
+            + ("" if math.isnan(within) else f", {within:.3f} within a problem")
+        )
+    return order
+
+
 def require_signals(algorithm: Algorithm[Any], recipe: Recipe, data: Data) -> None:
     """Refuse data without what the algorithm needs."""
     if "reward" not in algorithm.needs:
@@ -140,7 +195,7 @@ def require_signals(algorithm: Algorithm[Any], recipe: Recipe, data: Data) -> No
     if None in rewards or len(set(rewards)) < 2:
         raise ConfigError(
             f"algorithm {recipe.algorithm.name} learns values from correct and incorrect completions, "
-            f"but data source {recipe.data.source} gives the rewards {sorted({str(r) for r in rewards})}. "
+            f"but data source {recipe.data.label} gives the rewards {sorted({str(r) for r in rewards})}. "
             "Choose data with both kinds, and data.incorrect_share above 0."
         )
 
@@ -161,6 +216,7 @@ def add_reference(data: Data, reference: Path, cache: Path, device: str, display
                 cache,
                 device=device,
                 progress=update,
+                say=display.say,
             )
     train_set = found["training"]
     assert train_set is not None

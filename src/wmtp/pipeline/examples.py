@@ -77,7 +77,8 @@ def build(
 ) -> dict[str, Any]:
     """Write the examples of a source to a new file and return how many there are of what.
 
-    The counts are `examples` and those by `split`, `reward` and `difficulty`. A source without a
+    The counts are `examples` and those by `split`, `reward` and `difficulty`; with them come the
+    source's `notices`. A source without a
     single example is a `DataError`, and then no file is written.
     """
     require_ending(output)
@@ -95,7 +96,8 @@ def build(
 
     write_file(output, counted())
     by_field = {field: dict(sorted(counter.items())) for field, counter in counts.items()}
-    return {"output": str(output), "examples": counts["split"].total(), **by_field}
+    found = {"output": str(output), "examples": counts["split"].total(), **by_field}
+    return {**found, "notices": list(dict.fromkeys(source.notices))}
 
 
 def require_new(output: Path) -> None:

@@ -16,14 +16,16 @@ from transformers.utils import logging as transformers_logging
 from wmtp.config.load import Document, load_document
 from wmtp.config.options import resolve_options
 from wmtp.config.recipe import Recipe
-from wmtp.data.encode import encode_examples
+from wmtp.data.encode import Boundary, encode_examples
 from wmtp.data.example import Example
 from wmtp.data.reference import with_reference_ce
+from wmtp.data.templates import use_template
 from wmtp.data.tokenizer import load_tokenizer, train_tokenizer
 from wmtp.errors import ConfigError, DataError, near_match
 from wmtp.outputs import atomic_write_text
+from wmtp.pipeline.data import make_source
 from wmtp.pipeline.examples import ALL, named_examples, source_examples
-from wmtp.registry import ALGORITHMS, SOURCES
+from wmtp.registry import ALGORITHMS
 from wmtp.report.example_statistics import example_statistics, render_statistics
 from wmtp.report.sample import UNBOUNDED, render_sample, sample_view
 from wmtp.run_folder import RunFolder, model_folder
@@ -59,13 +61,22 @@ def inspect(choice: Choice, html: Path | None = None, console: Console | None = 
     transformers_logging.set_verbosity_error()
     document, recipe = _recipe(choice)
     tokenizer = _tokenizer(choice, recipe)
+    boundary: Boundary = "split"
+    if recipe is not None:
+        use_template(tokenizer, recipe.data.template)
+        boundary = recipe.data.boundary
     max_length = choice.max_length or (recipe.data.max_length if recipe else UNBOUNDED)
     num_heads = choice.num_heads or (recipe.model.num_heads if recipe else NUM_HEADS)
     examples = list(_examples(choice, document, recipe))
     place = _place(choice, examples)
     ref_ce, note = _reference_ce(document, recipe, examples[place], tokenizer, max_length)
     view = sample_view(
-        examples[place], tokenizer, num_heads=num_heads, max_length=max_length, ref_ce=ref_ce
+        examples[place],
+        tokenizer,
+        num_heads=num_heads,
+        max_length=max_length,
+        boundary=boundary,
+        ref_ce=ref_ce,
     )
     shown = Group(
         render_statistics(example_statistics(examples, tokenizer, max_length)),
@@ -113,7 +124,7 @@ def _examples(
     if document is None or recipe is None or choice.file or choice.source:
         settings = choice.settings if choice.source or recipe is None else ()
         return named_examples(choice.file, choice.source, settings, choice.split or ALL)
-    source = SOURCES.get(recipe.data.source)(resolve_options(recipe, document).data)
+    source = make_source(recipe, resolve_options(recipe, document))
     return source_examples(source, choice.split or recipe.data.split)
 
 
@@ -149,7 +160,9 @@ def _reference_ce(
         return None, ""
     if not Path(reference).is_dir():
         return None, f"no ref_ce: the reference {reference} is not there yet"
-    data = encode_examples([example], tokenizer, max_length, example.task_id)
+    data = encode_examples(
+        [example], tokenizer, max_length, example.task_id, boundary=recipe.data.boundary
+    )
     with tempfile.TemporaryDirectory() as cache:
         data = with_reference_ce(data, model_folder(reference), tokenizer, Path(cache))
     signal = data.items[0].ref_ce

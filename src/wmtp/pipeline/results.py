@@ -48,7 +48,7 @@ def write_results(
     if held_out is not None:
         # The last point of the learning curve is the finished model's.
         sums = held_out.newest or held_out.measure(model)
-        settings = {"source": recipe.data.source, "split": recipe.data.validation_split}
+        settings = {"source": recipe.data.label, "split": recipe.data.validation_split}
         write_held_out_report(sums, run.evaluation("held-out"), settings)
     collate = Collate(model.num_heads, int(data.tokenizer.pad_token_id))
     samples = weight_samples(
@@ -88,7 +88,7 @@ def training_facts(recipe: Recipe, tokens: int) -> Training:
         start = Path(start).name
     return Training(
         algorithm=recipe.algorithm.name,
-        data_source=recipe.data.source,
+        data_source=recipe.data.label,
         tokens=tokens,
         seed=recipe.seed,
         start=start,

@@ -22,7 +22,6 @@ from wmtp.config.options import resolve_options
 from wmtp.config.recipe import Recipe
 from wmtp.data.collate import Collate, OrderedSamples, PackedCollate
 from wmtp.data.encode import EncodedSet
-from wmtp.data.order import training_order
 from wmtp.data.packing import PackedSamples, Packing
 from wmtp.display import Display
 from wmtp.errors import ConfigError, OutputError
@@ -41,11 +40,19 @@ from wmtp.outputs import (
     read_jsonl,
     writing,
 )
-from wmtp.pipeline.data import Data, add_reference, prepare_data, require_signals
+from wmtp.pipeline.data import (
+    Data,
+    add_reference,
+    evaluation_sources,
+    make_source,
+    prepare_data,
+    require_signals,
+    sample_order,
+)
 from wmtp.pipeline.model import build_model
 from wmtp.pipeline.results import write_results
 from wmtp.provenance import provenance
-from wmtp.registry import ALGORITHMS, SOURCES
+from wmtp.registry import ALGORITHMS
 from wmtp.run_folder import RunFolder, model_folder
 from wmtp.tracking import RUN_FILE, Tracker
 from wmtp.training.arguments import resolve_device, training_arguments
@@ -76,14 +83,8 @@ def train(
     recipe = document.validate(Recipe)
     options = resolve_options(recipe, document)
     algorithm = ALGORITHMS.get(recipe.algorithm.name)(options.algorithm, recipe.seed)
-    source = SOURCES.get(recipe.data.source)(options.data)
-    cleaning = recipe.data.decontaminate
-    against = [
-        SOURCES.get(section.source)(config)
-        for section, config in zip(
-            cleaning.against if cleaning else (), options.decontaminate, strict=True
-        )
-    ]
+    source = make_source(recipe, options)
+    against = evaluation_sources(recipe, options)
     run = RunFolder(output or Path(environment.output_root) / recipe.name)
     if _complete(run, recipe, resume):
         display.say(f"{run.path}: complete already")
@@ -183,14 +184,15 @@ def _train(
     display: Display,
 ) -> None:
     device = resolve_device(environment.device)
-    order = training_order(
-        data.train, recipe.optimization, recipe.data.incorrect_share, recipe.seed
-    )
+    order = sample_order(recipe, data, display)
     steps = len(order) // recipe.optimization.global_batch
     model = _model(recipe, environment, algorithm, data, device)
     padding = int(data.tokenizer.pad_token_id), recipe.data.pad_to_multiple_of
     collate = Collate(model.num_heads, *padding)
-    held_out = None if data.validation is None else HeldOut(data.validation, collate)
+    held_out = None
+    if data.validation is not None:
+        is_mixture = recipe.data.mixture is not None
+        held_out = HeldOut(data.validation, collate, by_source=is_mixture)
     saved = latest_checkpoint(run.checkpoints)
     samples, arguments = _layout(recipe, environment, run.checkpoints, data.train, order)
     reset_peak_memory(device)

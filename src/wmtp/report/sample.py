@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Literal
 
@@ -12,7 +13,7 @@ from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
 from wmtp.data.collate import Collate
-from wmtp.data.encode import encode_examples
+from wmtp.data.encode import Boundary, encode_examples
 from wmtp.data.example import Example
 from wmtp.losses import IGNORE_INDEX
 
@@ -57,6 +58,7 @@ def sample_view(
     *,
     num_heads: int,
     max_length: int = UNBOUNDED,
+    boundary: Boundary = "split",
     ref_ce: list[float] | None = None,
 ) -> SampleView:
     """Return the tokens of an example and the targets that training gives them.
@@ -64,12 +66,15 @@ def sample_view(
     An example of which nothing is learned, because its prompt fills `max_length`, has no targets. An
     empty completion is a `DataError`. ref_ce: nats of each token that is seen.
     """
-    whole = encode_examples([example], tokenizer, UNBOUNDED, example.task_id).items[0]
+    encode = partial(
+        encode_examples, [example], tokenizer, where=example.task_id, boundary=boundary
+    )
+    whole = encode(max_length=UNBOUNDED).items[0]
     texts = _texts(whole.input_ids.tolist(), whole.completion.tolist(), example, tokenizer)
     seen = min(len(whole), max_length)
     labels = [[IGNORE_INDEX] * num_heads] * len(whole)
     if whole.completion[:seen].any():
-        item = encode_examples([example], tokenizer, max_length, example.task_id).items[0]
+        item = encode(max_length=max_length).items[0]
         pad = int(tokenizer.pad_token_id or 0)
         labels[:seen] = Collate(num_heads, pad)([(0, item)])["labels"][0, :seen].tolist()
     tokens = []

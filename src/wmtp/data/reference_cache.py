@@ -1,0 +1,173 @@
+"""A large array on disk that says what it belongs to: built in parts, checked, then memory-mapped."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from wmtp.errors import DataError
+from wmtp.outputs import LOCK_FILE, atomic_write, writing
+
+NAME = "ref_ce"
+# Values of one part, 2 bytes each: what a killed process loses at most.
+PART_VALUES = 1 << 18
+
+
+class UnusableCache(DataError):
+    """A cache file is damaged or belongs to something else; the message says which."""
+
+
+class CachedValues:
+    """A float16 array in `folder` under a key of the `facts` that decide its values.
+
+    `file` is the whole: a safetensors file whose metadata hold the facts and a checksum. Until it is
+    there, its parts lie in the folder `parts`. Files appear whole or not at all.
+    """
+
+    def __init__(self, folder: Path, facts: Mapping[str, str]) -> None:
+        self._facts = dict(facts)
+        self._key = hashlib.sha256(json.dumps(self._facts, sort_keys=True).encode()).hexdigest()[
+            :32
+        ]
+        self._folder = folder
+        self.file = folder / f"{NAME}-{self._key}.safetensors"
+        self.parts = folder / f"{NAME}-{self._key}.parts"
+
+    def get(
+        self,
+        ends: np.ndarray,
+        compute: Callable[[int, int], np.ndarray],
+        say: Callable[[str], None] = lambda text: None,
+    ) -> np.ndarray:
+        """Return all values, mapped into memory and not loaded.
+
+        ends [N]: where the values of each sample end. compute: gives the values of samples first..last,
+        and is asked for parts of about `PART_VALUES` that no process has computed or is computing. `say`
+        is told when a file is damaged or belongs to something else, and is therefore built again.
+        """
+        size = int(ends[-1])
+        values = self._usable(size, say)
+        if values is not None:
+            return values
+        cuts = np.searchsorted(ends, np.arange(0, size, PART_VALUES), side="left")
+        bounds = np.unique([*cuts, len(ends)])
+        sizes = np.diff(np.concatenate([[0], ends])[bounds])
+        with self._held(len(sizes), wait=True):
+            if self._usable(size, lambda text: None) is None:
+                self.file.unlink(missing_ok=True)
+        while True:
+            self._compute_parts(compute, bounds)
+            with self._held(len(sizes), wait=True):
+                if not self.file.exists():
+                    self._merge(sizes, say)
+                if self.file.exists():
+                    return _read(self.file, size, self._facts)
+
+    def _usable(self, size: int, say: Callable[[str], None]) -> np.ndarray | None:
+        """Return the whole; None when it is not there or cannot be used."""
+        if not self.file.exists():
+            return None
+        try:
+            return _read(self.file, size, self._facts)
+        except UnusableCache as reason:
+            say(f"{reason} It is built anew.")
+            return None
+
+    def _compute_parts(self, compute: Callable[[int, int], np.ndarray], bounds: np.ndarray) -> None:
+        """Compute the parts that are neither there nor another process's, then wait for the others'."""
+        for wait in (False, True):
+            for number, (first, last) in enumerate(pairwise(bounds)):
+                with self._held(number, wait=wait) as free:
+                    file, facts = self._part(number)
+                    # The whole appears before its parts go, so the part is looked for first.
+                    if free and not file.exists() and not self.file.exists():
+                        _write(file, [compute(int(first), int(last))], facts)
+
+    def _merge(self, sizes: np.ndarray, say: Callable[[str], None]) -> None:
+        """Make the whole of its parts; if some cannot be used, remove these instead."""
+        parts = []
+        for number, size in enumerate(sizes):
+            file, facts = self._part(number)
+            try:
+                parts.append(_read(file, int(size), facts))
+            except UnusableCache as reason:
+                say(f"{reason} It is built anew.")
+                file.unlink(missing_ok=True)
+        if len(parts) == len(sizes):
+            _write(self.file, parts, self._facts)
+            shutil.rmtree(self.parts, ignore_errors=True)  # what is left does no harm
+
+    def _part(self, number: int) -> tuple[Path, dict[str, str]]:
+        """Return the file of a part and its facts."""
+        return self.parts / f"{number:06d}.safetensors", {**self._facts, "part": str(number)}
+
+    @contextmanager
+    def _held(self, number: int, *, wait: bool) -> Iterator[bool]:
+        """Keep other processes out of piece `number` of this key; yields whether it was free.
+
+        With `wait` it is free in the end. The lock is one byte of the folder's lock file and ends with
+        its process, however that ends. File systems without locks are used without.
+        """
+        with writing(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            file = (self._folder / LOCK_FILE).open("a")
+        with file:
+            mode = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
+            free = True
+            try:
+                fcntl.lockf(file, mode, 1, (int(self._key[:8], 16) << 24) + number)
+            except OSError as error:
+                if error.errno in (errno.EACCES, errno.EAGAIN):
+                    free = False
+                elif error.errno not in (errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS):
+                    raise
+            yield free
+
+
+def _write(file: Path, chunks: Sequence[np.ndarray], facts: Mapping[str, str]) -> None:
+    """Write float16 chunks one after another as one tensor, never all of them in memory."""
+    chunks = [np.ascontiguousarray(chunk, dtype="<f2") for chunk in chunks]
+    checksum = hashlib.sha256()
+    for chunk in chunks:
+        checksum.update(chunk.data)
+    size = sum(len(chunk) for chunk in chunks)
+    tensor = {"dtype": "F16", "shape": [size], "data_offsets": [0, 2 * size]}
+    metadata = {**facts, "sha256": checksum.hexdigest()}
+    header = json.dumps({"__metadata__": metadata, NAME: tensor}).encode()
+    header += b" " * (-len(header) % 8)
+    with atomic_write(file, "wb") as stream:
+        stream.write(len(header).to_bytes(8, "little") + header)
+        for chunk in chunks:
+            stream.write(chunk.data)
+
+
+def _read(file: Path, size: int, facts: Mapping[str, str]) -> np.ndarray:
+    """Return the values of a file, mapped; `UnusableCache` unless it is whole and has these facts."""
+    try:
+        with safe_open(file, framework="numpy") as opened:
+            metadata = opened.metadata() or {}
+            names = list(opened.keys())
+            shape = opened.get_slice(NAME).get_shape() if names == [NAME] else None
+    except (SafetensorError, OSError) as error:
+        raise UnusableCache(f"{file}: is truncated or damaged ({error}).") from error
+    other = [name for name, value in facts.items() if metadata.get(name) != value]
+    if other:
+        raise UnusableCache(f"{file}: belongs to another {' and '.join(other)}.")
+    with file.open("rb") as stream:
+        offset = 8 + int.from_bytes(stream.read(8), "little")
+        stream.seek(offset)
+        checksum = hashlib.file_digest(stream, "sha256").hexdigest()
+    if shape != [size] or checksum != metadata.get("sha256"):
+        raise UnusableCache(f"{file}: is damaged: its values are not those of its checksum.")
+    # Copy-on-write, for torch takes writable arrays alone; a plain view is cheaper to slice.
+    return np.asarray(np.memmap(file, "<f2", "c", offset, (size,)))

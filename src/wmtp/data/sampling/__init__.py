@@ -1,0 +1,1 @@
+"""How training samples are drawn: shares, passes, curricula and pairs."""
