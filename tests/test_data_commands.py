@@ -89,6 +89,7 @@ def test_build_writes_all_splits_of_mbpp(shared_data: Path, tmp_path: Path, endi
     assert json.loads(done.stdout) == {
         "output": str(file),
         "examples": 974,
+        "notices": [],
         "split": dict(sorted(expected.items())),
         "reward": {"1.0": 974},
         "difficulty": {"unknown": 974},
@@ -116,7 +117,10 @@ def test_build_takes_one_split_and_a_limit(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["build", "minicod", "--output", "x.jsonl"], "Did you mean 'minicode'?"),
-        (["build", "mbpp", "--output", "x.jsonl"], "mbpp needs a file"),
+        (
+            ["build", "mbpp", "--output", "x.jsonl"],
+            "neither path nor hub is set. Download mbpp.jsonl",
+        ),
         (["build", "mbpp", "--set", "pat=x", "--output", "x.jsonl"], "Did you mean 'path'?"),
         (["build", "minicode", "--split", "trian", "--output", "x.jsonl"], "Did you mean 'train'?"),
         (["build", "minicode", "--output", "x.csv"], "Name it .jsonl or .parquet"),

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -472,7 +473,8 @@ def test_a_server_that_dies_during_a_run_costs_one_retry(sandbox: Sandbox) -> No
         nonlocal killed
         yield Program("import time; time.sleep(0.3)", "", SHORT)
         for pid in descendants(os.getpid()) - others:
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # gone with its parent
+                os.kill(pid, signal.SIGKILL)
         killed = True
 
     assert [verdict.outcome for _, verdict in sandbox.judge(programs())] == ["passed"]

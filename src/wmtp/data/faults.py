@@ -90,6 +90,8 @@ def _python_lines(text: str) -> list[list[_Token]]:
     starts = list(accumulate((len(line) + 1 for line in text.split("\n")), initial=0))
     lines: list[list[_Token]] = [[]]
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.ERRORTOKEN:  # raised as TokenError from Python 3.12 on
+            raise SyntaxError(f"{token.string!a} is no token")
         start, stop = (
             min(starts[row - 1] + column, len(text)) for row, column in (token.start, token.end)
         )

@@ -244,7 +244,7 @@ def test_problems_of_the_calibrated_settings_stay_the_same(
 def test_examples_stay_the_same() -> None:
     assert (
         examples_digest({**QUICKSTART, "num_problems": 150})
-        == "5858fbace4cd397bbeb7360a7ac759d5d13ba40d5d742e7eb238028dc26abc72"
+        == "47b00fe588a7542bcf79f52a77e457e1db0d23eaf42e49d17398daf8890fe18a"
     )
 
 
@@ -252,8 +252,8 @@ def test_examples_stay_the_same() -> None:
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({}, "fb82aec3d3ff669f598fe27bf19ffa2138c17171ab10cb51658a8793823a1dbb"),
-        (QUICKSTART, "bfbd0a039f46ab3aea324c5d668bdac62b66d993be3ff19aa1f1509e944c8e16"),
+        ({}, "9c68578f0494f5987926341d2b0f06d2e02a6a344e379bef8efe37f3e387cae6"),
+        (QUICKSTART, "7e222ab50e04dd460b0866640c9219823fc2baa883416a2ad8297b4739f4b204"),
     ],
     ids=["default", "quick"],
 )
