@@ -72,10 +72,8 @@ class _Projection:
         """Return scaled and capped logits in the buffer; the next call overwrites them."""
         form = self.form
         out = self._buffer[: len(hidden)]
-        if form.takes_onednn:  # it has no way to write into a buffer
-            width = -(-len(self.weight) // _NUM_PARTS)
-            for columns, part in zip(out.split(width, 1), self.weight.split(width), strict=True):
-                columns.copy_(form.times_transposed(hidden, part))
+        if form.takes_onednn:
+            self._fill_in_parts(out, hidden)
         elif hidden.dtype == out.dtype:
             torch.mm(hidden, self.weight.T, out=out)
         else:
@@ -87,6 +85,17 @@ class _Projection:
         if form.softcap is not None:
             out.div_(form.softcap).tanh_().mul_(form.softcap)
         return out
+
+    def _fill_in_parts(self, out: Tensor, hidden: Tensor) -> None:
+        """Fill `out` by oneDNN, which cannot write into it: in parts along the longer side."""
+        if len(hidden) > len(self.weight):
+            size = -(-len(hidden) // _NUM_PARTS)
+            for rows, part in zip(out.split(size), hidden.split(size), strict=True):
+                rows.copy_(self.form.times_transposed(part, self.weight))
+        else:
+            size = -(-len(self.weight) // _NUM_PARTS)
+            for columns, part in zip(out.split(size, 1), self.weight.split(size), strict=True):
+                columns.copy_(self.form.times_transposed(hidden, part))
 
     def cross_entropy(self, hidden: Tensor, labels: Tensor) -> Tensor:
         """Return the cross entropy of every row."""
