@@ -79,6 +79,15 @@ class Counting:
 # ---- build --------------------------------------------------------------------------------------
 
 
+def test_build_says_the_range_of_many_difficulties(tmp_path: Path) -> None:
+    source = tmp_path / "source.jsonl"
+    examples = [Example(f"t/{i}", "p", f"c{i}", difficulty=i * 10.0) for i in range(20)]
+    write_file(source, [*examples, Example("t/x", "p", "c")])
+    done = run("build", "table", "--set", f"path={source}", "--output", tmp_path / "out.jsonl")
+    assert done.exit_code == 0, done.output
+    assert "  difficulty  0 to 190, 20 values: 20, unknown: 1\n" in done.stdout
+
+
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
 def test_build_writes_all_splits_of_mbpp(shared_data: Path, tmp_path: Path, ending: str) -> None:
     file = tmp_path / f"mbpp.{ending}"

@@ -53,7 +53,7 @@ def test_commands_listed_in_the_readme_are_all_there_are() -> None:
     registered = {c.name or c.callback.__name__ for c in app.registered_commands}
     assert names == registered
     for name, group in GROUPS.items():
-        inner = re.search(rf"^    wmtp {name} ([^#\n]+)", README, re.M)[1]
+        inner = re.search(rf"^    wmtp {name} (\w+ \|[^#\n]+)", README, re.M)[1]
         assert {word.strip() for word in inner.split("|")} == {
             c.name or c.callback.__name__ for c in group.registered_commands
         }

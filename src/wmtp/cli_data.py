@@ -27,6 +27,7 @@ Split = Annotated[str, typer.Option(metavar="NAME", help="One split, or all.")]
 NewFile = Annotated[
     Path, typer.Option("--output", metavar="FILE", help="A new .jsonl or .parquet file.")
 ]
+MOST_VALUES = 12  # of one field, that are listed one by one
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
 
 
@@ -47,11 +48,21 @@ def build(
         typer.echo(json.dumps(counts, indent=2))
         return
     for field in ("split", "reward", "difficulty"):
-        found = ", ".join(f"{value}: {count}" for value, count in counts[field].items())
-        typer.echo(f"  {field:<10}  {found}")
+        typer.echo(f"  {field:<10}  {_listed(counts[field])}")
     for notice in counts["notices"]:
         typer.echo(f"  note        {notice}")
     typer.echo(f"examples: {output} ({counts['examples']})")
+
+
+def _listed(counts: dict[str, int]) -> str:
+    """Return "value: count, ..."; of many numbers their range."""
+    if len(counts) <= MOST_VALUES:
+        return ", ".join(f"{value}: {count}" for value, count in counts.items())
+    unknown = counts.get("unknown", 0)
+    numbers = sorted(float(value) for value in counts if value != "unknown")
+    rest = f", unknown: {unknown}" if unknown else ""
+    known = sum(counts.values()) - unknown
+    return f"{numbers[0]:g} to {numbers[-1]:g}, {len(numbers)} values: {known}{rest}"
 
 
 @app.command()
