@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 TRACKING ?= sqlite:///runs/mlflow.db
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lint check format bench ui clean
+.PHONY: help install quickstart test test-slow lint check format bench ui clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ quickstart: $(STAMP) ## Train, evaluate and compare on the embedded benchmark.
 
 test: $(STAMP) ## Run the tests with branch coverage.
 	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=85
+
+test-slow: $(STAMP) ## Run the tests that take minutes.
+	$(BIN)/python -m pytest -m slow
 
 lint: $(STAMP) ## Check format, lint and types.
 	$(BIN)/ruff format --check .
