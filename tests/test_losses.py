@@ -227,8 +227,13 @@ def test_logits_of_rows_without_gradient_are_computed_once(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("form", [{}, {"logit_scale": 0.5, "softcap": 3.0}])
-def test_backends_differ_by_rounding_alone(form: dict[str, float]) -> None:
-    hidden, weight, bias, labels, grad = inputs(300, 48, 70, torch.float32)
+@pytest.mark.parametrize(("part", "elements"), [(512, 1 << 19), (32, 32 * 20), (300, 1 << 19)])
+def test_backends_differ_by_rounding_alone(
+    monkeypatch: pytest.MonkeyPatch, form: dict[str, float], part: int, elements: int
+) -> None:
+    monkeypatch.setattr(chunked, "_PART_ROWS", part)
+    monkeypatch.setattr(chunked, "_PART_ELEMENTS", elements)
+    hidden, weight, bias, labels, grad = inputs(400, 48, 70, torch.float32)
     found = {}
     for backend in ("torch", "onednn"):
         options = {"bias": bias, "backend": backend, **form}

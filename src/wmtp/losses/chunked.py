@@ -13,8 +13,10 @@ from torch import Tensor
 # which a CPU's cache can hold, and on a GPU 128 MiB, which its matrix products need to be efficient.
 _CHUNK_ELEMENTS = 1 << 22
 _GPU_CHUNK_ELEMENTS = 1 << 25
-# oneDNN's product makes tensors of its own: this many parts of a chunk, one after the other.
-_NUM_PARTS = 8
+# oneDNN compiles and keeps code for every shape that it meets, and makes tensors of its own: so it gets
+# parts of one shape, of at most this many rows and elements.
+_PART_ROWS = 512
+_PART_ELEMENTS = 1 << 19
 
 
 @dataclass(frozen=True)
@@ -34,17 +36,16 @@ class LogitForm:
         """The dtype of logits and sums."""
         return torch.promote_types(self.dtype, torch.float32)
 
-    def times_transposed(self, left: Tensor, right: Tensor) -> Tensor:
-        """Return `left [n, K] @ right [m, K].T`, `[n, m]`."""
-        if self.takes_onednn:
-            found: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
-            return found
-        return left @ right.T
-
     @property
     def takes_onednn(self) -> bool:
         """Whether the products are oneDNN's."""
         return self.onednn and self.dtype == torch.float32
+
+
+def _onednn(left: Tensor, right: Tensor) -> Tensor:
+    """Return `left [n, K] @ right [m, K].T`, `[n, m]`."""
+    found: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
+    return found
 
 
 class _Projection:
@@ -56,6 +57,7 @@ class _Projection:
         self.form = form
         elements = _CHUNK_ELEMENTS if weight.device.type == "cpu" else _GPU_CHUNK_ELEMENTS
         self.num_rows = max(16, elements // len(weight))
+        self._part_rows = min(self.num_rows, _PART_ROWS)
         self._buffer = weight.new_empty(0, dtype=form.wide)
 
     def chunks(self, chosen: Tensor) -> Iterator[Tensor]:
@@ -72,11 +74,10 @@ class _Projection:
         """Return scaled and capped logits in the buffer; the next call overwrites them."""
         form = self.form
         out = self._buffer[: len(hidden)]
-        if form.takes_onednn:
-            self._fill_in_parts(out, hidden)
-        elif hidden.dtype == out.dtype:
-            torch.mm(hidden, self.weight.T, out=out)
-        else:
+        done = self._fill_by_onednn(out, hidden) if form.takes_onednn else 0
+        if done < len(out) and hidden.dtype == out.dtype:
+            torch.mm(hidden[done:], self.weight.T, out=out[done:])
+        elif done < len(out):
             out.copy_(hidden @ self.weight.T)
         if self.bias is not None:
             out += self.bias
@@ -86,16 +87,28 @@ class _Projection:
             out.div_(form.softcap).tanh_().mul_(form.softcap)
         return out
 
-    def _fill_in_parts(self, out: Tensor, hidden: Tensor) -> None:
-        """Fill `out` by oneDNN, which cannot write into it: in parts along the longer side."""
-        if len(hidden) > len(self.weight):
-            size = -(-len(hidden) // _NUM_PARTS)
-            for rows, part in zip(out.split(size), hidden.split(size), strict=True):
-                rows.copy_(self.form.times_transposed(part, self.weight))
-        else:
-            size = -(-len(self.weight) // _NUM_PARTS)
-            for columns, part in zip(out.split(size, 1), self.weight.split(size), strict=True):
-                columns.copy_(self.form.times_transposed(hidden, part))
+    def _fill_by_onednn(self, out: Tensor, hidden: Tensor) -> int:
+        """Fill the rows of `out` that make whole parts; return how many these are."""
+        rows = self._part_rows
+        done = len(hidden) // rows * rows
+        width = _PART_ELEMENTS // rows
+        for start in range(0, done, rows):
+            part = hidden[start : start + rows]
+            place = out[start : start + rows]
+            for columns, weight in zip(
+                place.split(width, 1), self.weight.split(width), strict=True
+            ):
+                columns.copy_(_onednn(part, weight))
+        return done
+
+    def back(self, grad: Tensor) -> Tensor:
+        """Return `grad [n, V] @ weight`, `[n, D]`."""
+        if not self.form.takes_onednn:
+            return grad @ self.weight
+        rows = self._part_rows
+        done = len(grad) // rows * rows
+        parts = [_onednn(grad[i : i + rows], self.weight.T) for i in range(0, done, rows)]
+        return torch.cat([*parts, grad[done:] @ self.weight])
 
     def cross_entropy(self, hidden: Tensor, labels: Tensor) -> Tensor:
         """Return the cross entropy of every row."""
@@ -152,7 +165,7 @@ class _Gradients:
             grad = (grad * (factors / largest)[:, None]).to(form.dtype)
             factors = largest.expand(len(rows))
         if self.hidden is not None:
-            product = form.times_transposed(grad, self.projection.weight.T).to(form.wide)
+            product = self.projection.back(grad).to(form.wide)
             self.hidden[rows] = product * factors[:, None]
         if self.weight is not None and form.dtype == form.wide:
             self.weight.addmm_(grad.T, hidden * factors[:, None])
