@@ -11,6 +11,7 @@ from wmtp.config.recipe import Section
 from wmtp.data.example import Example
 from wmtp.data.records import field_of, read_records
 from wmtp.data.sources.base import Source
+from wmtp.data.sources.fields import code_of, with_lf
 from wmtp.data.splits import require_split
 from wmtp.errors import DataError
 
@@ -88,9 +89,9 @@ def _example(record: dict[str, Any], number: int, split: str, where: str) -> Exa
     return Example(
         task_id=f"mbpp/{number}",
         prompt=docstring_prompt(text, asserts[0]),
-        completion=lf(field_of(record, "code", str, where, _HOW)).rstrip(),
+        completion=code_of(record, "code", where, _HOW),
         reward=1.0,
-        tests=lf(tests) + "\n",
+        tests=with_lf(tests) + "\n",
         source="mbpp",
         split=split,
     )
@@ -98,9 +99,4 @@ def _example(record: dict[str, Any], number: int, split: str, where: str) -> Exa
 
 def docstring_prompt(text: str, first_test: str) -> str:
     """Return the docstring that asks for a program."""
-    return f'"""\n{lf(text).strip()}\n{lf(first_test).strip()}\n"""\n'
-
-
-def lf(text: str) -> str:
-    """Return `text` with LF line ends."""
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return f'"""\n{with_lf(text).strip()}\n{with_lf(first_test).strip()}\n"""\n'

@@ -12,8 +12,9 @@ from wmtp.data.example import Example
 from wmtp.data.records import field_of, read_records
 from wmtp.data.sources.base import Source, require_new
 from wmtp.data.sources.evalplus import all_inputs, differential_tests, without_numpy
+from wmtp.data.sources.fields import with_lf
 from wmtp.data.sources.humaneval import SPLITS
-from wmtp.data.sources.mbpp import docstring_prompt, lf
+from wmtp.data.sources.mbpp import docstring_prompt
 from wmtp.data.splits import require_split
 from wmtp.errors import DataError
 
@@ -85,7 +86,7 @@ def _example(number: int, prompt: str, code: str, tests: str) -> Example:
     return Example(
         task_id=f"mbppplus/{number}",
         prompt=prompt,
-        completion=lf(code).strip(),
+        completion=with_lf(code).strip(),
         reward=1.0,
         tests=tests,
         source="mbppplus",

@@ -15,6 +15,7 @@ from pydantic import Field
 from wmtp.config.recipe import Section
 from wmtp.data.example import Example
 from wmtp.data.sources.base import Source
+from wmtp.data.sources.fields import with_lf
 from wmtp.data.splits import hashed_split, require_split
 from wmtp.data.syntax import ParsedCode
 from wmtp.errors import DataError
@@ -138,4 +139,4 @@ def _read(path: Path) -> str:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return with_lf(text)
