@@ -6,21 +6,24 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from wmtp.errors import CheckpointError
 
 
-def load_causal_lm(path: str | Path, exactly: bool = False) -> PreTrainedModel:
+def load_causal_lm(
+    path: str | Path, exactly: bool = False, config: PretrainedConfig | None = None
+) -> PreTrainedModel:
     """Return the model in a folder or under a hub id; safetensors only, in the precision of its file.
 
     transformers draws tensors that are missing at random; here that is a `CheckpointError`. `exactly`
-    refuses tensors too that the model has no place for, which checkpoints of others may hold.
+    refuses tensors too that the model has no place for, which checkpoints of others may hold. `config`
+    replaces the folder's own.
     """
     loaded: Any
     try:
         loaded = AutoModelForCausalLM.from_pretrained(
-            path, use_safetensors=True, output_loading_info=True
+            path, config=config, use_safetensors=True, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0]

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from wmtp.modeling.mtp import MTPModel
-from wmtp.modeling.sequential_export import hint_for_transformers, why_left_out
+from wmtp.modeling.sequential_layout import hint_for_transformers, why_left_out
 from wmtp.outputs import atomic_write_text
 
 Layout = Literal["meta", "hf", "native"]

@@ -20,7 +20,12 @@ from wmtp.modeling.checkpoint import has_heads
 from wmtp.modeling.meta import is_meta_folder, read_meta
 from wmtp.modeling.meta_export import write_meta
 from wmtp.modeling.mtp import MTPModel
-from wmtp.modeling.sequential_export import hint_for_transformers, why_left_out, write_with_heads
+from wmtp.modeling.sequential_layout import (
+    hint_for_transformers,
+    read_with_heads,
+    why_left_out,
+    write_with_heads,
+)
 from wmtp.outputs import atomic_directory
 from wmtp.pipeline.results import training_facts
 from wmtp.run_folder import RunFolder, model_folder
@@ -54,8 +59,8 @@ def convert(layout: str, source: Path, output: Path, *, num_heads: int | None = 
 
     layout: `meta`, `hf` (plain transformers: head 0, with sequential heads where the family has a place
     for them) or `native` (all heads). source: a run folder, or a model folder in any of the three.
-    num_heads: H for a plain transformers model, whose new heads are copies of head 0; by default it keeps
-    the one it has.
+    num_heads: H for a plain transformers model with head 0 alone, whose new heads are copies of it; by
+    default a model keeps those it has.
     """
     target = _layout_named(layout)
     if num_heads is not None and (num_heads < 1 or target == "hf"):
@@ -117,8 +122,9 @@ def _source_layout(source: Path) -> tuple[Layout, Path]:
 
 def _read(layout: Layout, folder: Path, num_heads: int | None) -> MTPModel:
     if layout == "hf":
-        return MTPModel.from_backbone(folder, num_heads or 1)
-    model = read_meta(folder) if layout == "meta" else MTPModel.from_pretrained(folder)
+        model = read_with_heads(folder) or MTPModel.from_backbone(folder, num_heads or 1)
+    else:
+        model = read_meta(folder) if layout == "meta" else MTPModel.from_pretrained(folder)
     if num_heads not in (None, model.num_heads):
         raise ConfigError(
             f"--num-heads {num_heads}: {folder} has {model.num_heads} heads, and only a plain "

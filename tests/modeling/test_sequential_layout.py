@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, cache_utils, modeling_layers
 
 from tests.modeling.test_families import FAMILIES
 from tests.tiny import VOCAB, tiny_config, tiny_model
-from wmtp.errors import CheckpointError
+from wmtp.errors import CheckpointError, ConfigError
 from wmtp.losses import horizon_labels
 from wmtp.modeling.meta_export import write_meta
 from wmtp.modeling.mtp import MTPModel
@@ -134,6 +134,49 @@ def test_the_layout_is_that_of_the_releases(tmp_path: Path) -> None:
     assert "2 sequential heads ([DeepSeek-V3]" in card
     assert "multi-token-prediction" in card
     assert re.search(r"use_mtp=True\)` drafts .*; .*= \[r\"model\\.layers\\.\(3\)\\.\"\]", card)
+
+
+@pytest.mark.parametrize("family", ["DeepSeek-V3", "GLM-4-MoE"])
+def test_a_folder_of_that_layout_comes_back_with_its_heads(family: str, tmp_path: Path) -> None:
+    model = model_of(family, 3)
+    exported(model, tmp_path)
+    done = convert("native", tmp_path / "hf", tmp_path / "back")
+    assert (done.source_layout, done.num_heads, done.notices[1:]) == ("hf", 3, [])
+    back = MTPModel.from_pretrained(tmp_path / "back").state_dict()
+    assert back.keys() == model.state_dict().keys()
+    assert all(torch.equal(back[name], tensor) for name, tensor in model.state_dict().items())
+    with pytest.raises(ConfigError, match="has 3 heads"):
+        convert("native", tmp_path / "hf", tmp_path / "more", num_heads=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("model.layers.4.hnorm.weight", "layer 4 lacks hnorm.weight"),
+        ("model.layers.3.input_layernorm.weight", "1 missing tensors"),
+        ("model.layers.3.shared_head.head.weight", "layer 3 has its own shared_head.head.weight"),
+    ],
+)
+def test_heads_there_in_part_are_refused(name: str, message: str, tmp_path: Path) -> None:
+    exported(model_of("DeepSeek-V3", 3), tmp_path)
+    file = tmp_path / "hf" / "model.safetensors"
+    tensors = load_file(file)
+    if "shared" in name:
+        tensors[name] = tensors[name] + 1
+    else:
+        del tensors[name]
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=message):
+        convert("native", tmp_path / "hf", tmp_path / "back")
+
+
+def test_a_copy_without_the_heads_is_a_plain_model(tmp_path: Path) -> None:
+    exported(model_of("DeepSeek-V3", 3), tmp_path)
+    file = tmp_path / "hf" / "model.safetensors"
+    tensors = load_file(file)
+    kept = {k: v for k, v in tensors.items() if not re.match(r"model\.layers\.[34]\.", k)}
+    save_file(kept, file, metadata={"format": "pt"})
+    assert convert("native", tmp_path / "hf", tmp_path / "plain").num_heads == 1
 
 
 @pytest.mark.parametrize(
