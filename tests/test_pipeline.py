@@ -338,7 +338,7 @@ def test_rho1_and_its_shuffle_from_a_reference(data: Path, tmp_path: Path) -> No
 
 
 def test_critic_trains_and_logs_its_value(data: Path, tmp_path: Path) -> None:
-    algorithm = {"name": "critic-wmtp", "train_trunk": True, "value_phase": {"policy_loss": True}}
+    algorithm = {"name": "critic-wmtp", "trunk": "trained", "value_phase": {"policy_loss": True}}
     run = train(recipe(data, algorithm=algorithm), environment(tmp_path))
     logged = metrics(run)
     assert "train/value/explained_variance" in logged[2]

@@ -57,7 +57,8 @@ def tiny_model(
 def tiny_data(
     num: int = 16, seed: int = 0, lengths: tuple[int, int] = (8, 20), ref: bool = True
 ) -> EncodedSet:
-    """Return random sequences with prompts of 3 tokens, rewards 0 and 1 in turn, and ref_ce."""
+    """Return random sequences with prompts of 3 tokens, rewards 0 and 1 in turn, two samples to a
+    problem, and ref_ce."""
     rng = np.random.default_rng(seed)
     items = []
     for i in range(num):
@@ -65,7 +66,7 @@ def tiny_data(
         completion = np.arange(length) >= 3
         items.append(
             Encoded(
-                example=Example(f"t/{i}", "p", "c" * length, reward=float(i % 2)),
+                example=Example(f"t/{i // 2}", "p", "c" * length, reward=float(i % 2)),
                 input_ids=rng.integers(3, VOCAB, length).astype(np.int32),
                 completion=completion,
                 fault=np.zeros(length, dtype=bool),

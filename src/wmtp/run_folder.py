@@ -42,6 +42,11 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def held_out_values(self) -> Path:
+        """What a critic said of the held-out states at the end of phase `value`."""
+        return self.path / "held_out_values.safetensors"
+
+    @property
     def metrics(self) -> Path:
         """One JSON object per logging event."""
         return self.path / "metrics.jsonl"

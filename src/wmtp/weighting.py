@@ -8,7 +8,7 @@ place where one is shifted into the other.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -85,13 +85,34 @@ def gae(
     delta = delta.masked_fill(~mask, 0.0)
     if lam == 0.0:
         return delta
-    advantage = torch.zeros_like(delta)
-    carried = delta.new_zeros(len(delta))
-    for j in range(delta.shape[1] - 1, -1, -1):
-        carried = torch.where(last[:, j], delta[:, j], delta[:, j] + gamma * lam * carried)
-        carried = carried.masked_fill(~mask[:, j], 0.0)
-        advantage[:, j] = carried
+    # The recurrence as a scan in log2(S) steps: after each, A_j has the terms of twice as many tokens,
+    # and `carry` is the factor of the next one.
+    advantage, carry = delta, (mask & ~last).to(delta.dtype) * (gamma * lam)
+    reach = 1
+    while reach < delta.shape[1]:
+        beyond = torch.zeros_like(delta)
+        beyond[:, :-reach] = advantage[:, reach:]
+        advantage = advantage + carry * beyond
+        further = torch.zeros_like(delta)
+        further[:, :-reach] = carry[:, reach:]
+        carry = carry * further
+        reach *= 2
     return advantage
+
+
+def value_of_fold(
+    value: Float[Tensor, "B S *K"], problem: Int[Tensor, " B"] | None
+) -> Float[Tensor, "B S"]:
+    """Return, of K values of each state, the one whose fold is that of the row's problem.
+
+    Without the dimension K, `value` itself. The fold of a problem is `problem % K`, the same in every run,
+    as `problem` is a stable hash; head f is fitted on the problems of the other folds.
+    """
+    if value.dim() == 2:
+        return value
+    assert problem is not None, "values of several folds need to know the problem of each row"
+    fold = problem % value.shape[2]
+    return value.gather(2, fold[:, None, None].expand(*value.shape[:2], 1)).squeeze(2)
 
 
 def permute_within_rows(

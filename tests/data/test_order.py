@@ -96,6 +96,9 @@ def test_pairs_come_together_and_length_says_nothing() -> None:
         for task in set(tasks):
             of_task = [r for t, r in zip(tasks, rewards, strict=True) if t == task]
             assert sum(of_task) * 2 == len(of_task)
+        # The two of a pair side by side, so that an even micro-batch holds whole pairs.
+        assert tasks[::2] == tasks[1::2]
+        assert all(a + b == 1 for a, b in zip(rewards[::2], rewards[1::2], strict=True))
     overall, within = length_leak(data, order)
     assert abs(overall - 0.5) < 0.03
     assert abs(within - 0.5) < 0.05

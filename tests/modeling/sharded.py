@@ -28,7 +28,7 @@ def weighted_loss(model: MTPModel, rows: slice, known: bool) -> torch.Tensor:
     """Return the weighted sum over some rows, by weights known before the loss or not."""
     ids, labels, weights = (tensor[rows] for tensor in batch())
     if known:
-        total: torch.Tensor = model(ids, labels=labels, weigh=lambda _: weights).weighted_ce
+        total: torch.Tensor = model(ids, labels=labels, weigh=lambda *_: weights).weighted_ce
         return total
     return (model(ids, labels=labels).ce * weights).sum()
 

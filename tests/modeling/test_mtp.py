@@ -190,7 +190,7 @@ def test_recomputed_heads_have_the_same_gradients() -> None:
             model.checkpoint_activations("heads")
         model.heads[1].mlp.register_forward_pre_hook(lambda *_: runs.append(1))
         for out in (
-            model(ids(), labels=labels, weigh=lambda _: weights).weighted_ce,
+            model(ids(), labels=labels, weigh=lambda *_: weights).weighted_ce,
             (model(ids(), labels=labels).ce * weights).sum(),
         ):
             model.zero_grad()
@@ -207,7 +207,7 @@ def test_weights_known_before_the_loss_see_the_value() -> None:
     labels = horizon_labels(ids(), 4)
     seen = []
 
-    def weigh(value: torch.Tensor) -> torch.Tensor:
+    def weigh(value: torch.Tensor, anchor: None) -> torch.Tensor:
         seen.append(value)
         return value.detach()[:, :, None].expand(labels.shape)
 

@@ -291,7 +291,7 @@ def test_both_losses_and_recomputation_have_the_same_gradients(part: Any) -> Non
         model.checkpoint_activations(part)
     model.heads[1].block.mlp.register_forward_pre_hook(lambda *_: runs.append(1))
     for out in (
-        model(ids(), labels=labels, weigh=lambda _: weights).weighted_ce,
+        model(ids(), labels=labels, weigh=lambda *_: weights).weighted_ce,
         (model(ids(), labels=labels).ce * weights).sum(),
     ):
         model.zero_grad()

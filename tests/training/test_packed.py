@@ -78,7 +78,10 @@ def step_of(folder: Path, name: str, inputs: dict[str, Any]) -> tuple[float, Any
     torch.manual_seed(0)
     model = MTPModel.from_config(tiny_config(), 3)
     if algorithm.value_head is not None:
-        model.add_value_head("linear", train_trunk=True)
+        kind, _, num_folds, anchored, _ = algorithm.value_head
+        model.add_value_head(kind, num_folds == 1, num_folds)
+        if anchored:
+            model.anchor_value()
     model = model.double().eval()
     trainer, _ = trainer_for(folder, algorithm, model, tiny_data(6), np.arange(6), micro=6)
     trainer._num_completion = float(inputs["completion"].sum())
@@ -87,7 +90,7 @@ def step_of(folder: Path, name: str, inputs: dict[str, Any]) -> tuple[float, Any
     weigh = algorithm.weigh
     algorithm.weigh = lambda batch: known.append(weigh(batch)) or known[-1]  # type: ignore[method-assign]
     number = (inputs["labels"] != -100).sum()
-    for _ in range(2 if algorithm.state else 1):  # running statistics are known the second time
+    for _ in range(3 if algorithm.state else 1):  # running statistics are known the third time
         model.zero_grad()
         loss = trainer.compute_loss(model, inputs, num_items_in_batch=number)
         loss.backward()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +13,14 @@ import torch
 import torch.nn.functional as F
 
 from tests.tiny import on_two_processes, tiny_data, tiny_model, trainer_for
+from wmtp.algorithms.base import Algorithm
 from wmtp.algorithms.baseline import Baseline
 from wmtp.algorithms.critic import Critic
 from wmtp.algorithms.rho1 import Rho1
 from wmtp.algorithms.shuffled import Shuffled
 from wmtp.data.collate import Collate
 from wmtp.errors import CheckpointError, TrainingError
+from wmtp.modeling.mtp import MTPModel
 from wmtp.training.checkpoints import latest_checkpoint
 
 ORDER = np.arange(16)
@@ -27,16 +30,33 @@ def algorithms():
     return {
         "mtp-baseline": lambda: Baseline(Baseline.Config()),
         "rho1-wmtp": lambda: Rho1(Rho1.Config(reference="unused", always_keep_head_0=False)),
-        "critic-wmtp": lambda: Critic(Critic.Config(train_trunk=True, value_phase={"share": 0.4})),
+        "critic-wmtp": lambda: Critic(Critic.Config(trunk="trained", value_phase={"share": 0.4})),
+        "critic-clipped": lambda: Critic(
+            Critic.Config(value_head="mlp", value_clip=0.01, value_phase={"share": 0.25})
+        ),
+        "critic-pairwise": lambda: Critic(
+            Critic.Config(value_loss="pairwise", cross_fit=3, value_phase={"share": 0.4})
+        ),
         "shuffled": lambda: Shuffled(
             Shuffled.Config(of={"name": "rho1-wmtp", "reference": "unused"}), seed=7
         ),
     }
 
 
+def model_for(algorithm: Algorithm[Any], seed: int = 0) -> MTPModel:
+    """Return a tiny model with the value head that the scheme asks for."""
+    model = tiny_model(seed=seed)
+    if algorithm.value_head is not None:
+        kind, train_trunk, num_folds, anchored, _ = algorithm.value_head
+        model.add_value_head(kind, train_trunk, num_folds)
+        if anchored:
+            model.anchor_value()
+    return model
+
+
 def train(folder: Path, name: str, micro: int, accumulation: int, order=ORDER, **arguments):
     algorithm = algorithms()[name]()
-    model = tiny_model(value_head=algorithm.value_head is not None)
+    model = model_for(algorithm)
     trainer, logs = trainer_for(
         folder,
         algorithm,
@@ -72,10 +92,16 @@ def test_first_loss_is_the_hand_written_sum(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", list(algorithms()))
 def test_accumulation_changes_nothing(tmp_path: Path, name: str) -> None:
     """8x1, 1x8 and 4x2 give the same losses, step after step."""
-    runs = [train(tmp_path, name, micro, 8 // micro)[1] for micro in (8, 1, 4)]
+    least = 2 if name == "critic-pairwise" else 1  # whole pairs
+    order = np.tile(ORDER, 3) if "critic" in name else ORDER
+    runs = [train(tmp_path, name, micro, 8 // micro, order)[1] for micro in (8, least, 4)]
     losses = np.array([[log["train/loss"] for log in logs] for logs in runs])
-    assert losses.shape == (3, 2)
-    np.testing.assert_allclose(losses[1:], losses[[0, 0]], rtol=2e-5)
+    assert losses.shape == (3, len(order) // 8)
+    np.testing.assert_allclose(losses[1:], losses[[0, 0]], rtol=5e-5)
+    for key in runs[0][-1]:
+        if key.startswith(("train/value", "train/weight/share")):
+            found = [logs[-1][key] for logs in runs]
+            assert found == pytest.approx([found[0]] * 3, rel=1e-3, abs=5e-4), key
 
 
 def test_logged_statistics_do_not_depend_on_micro_batches(tmp_path: Path) -> None:
@@ -88,7 +114,7 @@ def test_logged_statistics_do_not_depend_on_micro_batches(tmp_path: Path) -> Non
     assert one[0]["train/weight/effective_sample_size/head_0"] == pytest.approx(0.6, abs=0.1)
 
 
-@pytest.mark.parametrize("name", ["mtp-baseline", "critic-wmtp"])
+@pytest.mark.parametrize("name", ["mtp-baseline", "critic-wmtp", "critic-pairwise"])
 def test_two_processes_equal_one(tmp_path: Path, name: str) -> None:
     _, alone = train(tmp_path / "one", name, 8, 1)
     out = tmp_path / "logs.json"
@@ -105,7 +131,7 @@ def test_padding_changes_nothing(tmp_path: Path, name: str) -> None:
     found = []
     for multiple in (1, 32):
         algorithm = algorithms()[name]()
-        model = tiny_model(value_head=algorithm.value_head is not None).eval()
+        model = model_for(algorithm).eval()
         inputs = Collate(4, 0, multiple_of=multiple)(list(enumerate(tiny_data(6).items)))
         trainer_like, _ = trainer_for(
             tmp_path, algorithm, model, tiny_data(6), np.arange(6), micro=6
@@ -122,7 +148,7 @@ def test_padding_changes_nothing(tmp_path: Path, name: str) -> None:
     torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["critic-wmtp", "shuffled"])
+@pytest.mark.parametrize("name", ["critic-wmtp", "critic-clipped", "shuffled"])
 def test_resumed_equals_uninterrupted(tmp_path: Path, name: str) -> None:
     order = np.concatenate([ORDER, ORDER[::-1]])
     saving = {"save_strategy": "steps", "save_steps": 3, "micro": 4, "accumulation": 1}
@@ -130,7 +156,7 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, name: str) -> None:
     whole, logs = train(tmp_path / "whole", name, 4, 1, order, save_strategy="steps", save_steps=3)
     saved = tmp_path / "whole" / "checkpoint-3"
     assert latest_checkpoint(tmp_path / "whole").name == "checkpoint-8"
-    model = tiny_model(value_head=algorithm.value_head is not None, seed=99)
+    model = model_for(algorithm, seed=99)
     del saving["micro"], saving["accumulation"]
     again, later = trainer_for(
         tmp_path / "again", algorithm, model, tiny_data(), order, micro=4, **saving
@@ -241,3 +267,60 @@ def test_non_finite_steps_are_skipped_then_stop(tmp_path: Path) -> None:
         assert torch.equal(old, new)
     report = json.loads((tmp_path / "non_finite.json").read_text())
     assert report == {"step": 2, "samples": [0, 1, 2, 3, 4, 5, 6, 7]}
+
+
+def parameters(model: MTPModel) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("policy_loss", [False, True])
+def test_the_policy_rests_in_phase_value(tmp_path: Path, policy_loss: bool) -> None:
+    """The value head alone moves: no weight decay, no momentum for what the loss does not reach."""
+    phase = {"share": 1.0, "policy_loss": policy_loss}
+    algorithm = Critic(Critic.Config(value_phase=phase))
+    model = model_for(algorithm)
+    before = parameters(model)
+    trainer, _ = trainer_for(
+        tmp_path, algorithm, model, tiny_data(), ORDER, micro=8, weight_decay=0.5
+    )
+    trainer.train()
+    moved = {name for name, p in parameters(model).items() if not torch.equal(p, before[name])}
+    value = {name for name in before if name.startswith("value_head")}
+    assert moved == (set(before) if policy_loss else value)
+
+
+def test_a_frozen_value_head_rests_in_phase_policy(tmp_path: Path) -> None:
+    algorithm = Critic(Critic.Config(value_phase={"share": 0.5}, value_coef=0.0))
+    model = model_for(algorithm)
+    trainer, _ = trainer_for(
+        tmp_path, algorithm, model, tiny_data(), np.tile(ORDER, 2), micro=8, weight_decay=0.5
+    )
+    seen = []
+    trainer.on_value_phase_end = lambda policy: seen.append(parameters(policy))
+    trainer.train()
+    (before,) = seen
+    after = parameters(model)
+    for name, old in before.items():
+        assert torch.equal(old, after[name]) == name.startswith("value_head"), name
+
+
+def test_the_anchor_is_the_value_head_of_the_end_of_phase_value(tmp_path: Path) -> None:
+    algorithm = algorithms()["critic-clipped"]()
+    model = model_for(algorithm)
+    start = parameters(model)
+    trainer, _ = trainer_for(
+        tmp_path, algorithm, model, tiny_data(), np.tile(ORDER, 2), micro=8, save_strategy="no"
+    )
+    seen = []
+    trainer.on_value_phase_end = lambda policy: seen.append(parameters(policy))
+    trainer.train()
+    (then,) = seen
+    for name, p in model.value_anchor.named_parameters():
+        assert torch.equal(p, then[f"value_head.{name}"]), name
+        assert not torch.equal(p, model.value_head.get_parameter(name)), name
+        assert not torch.equal(p, start[f"value_head.{name}"]), name
+    model.save_pretrained(tmp_path / "saved")
+    again = MTPModel.from_pretrained(tmp_path / "saved")
+    assert not any(p.requires_grad for p in again.value_anchor.parameters())
+    ids = torch.arange(3, 13)[None]
+    assert torch.equal(again.eval()(ids).value_anchor, model.eval()(ids).value_anchor)

@@ -7,13 +7,13 @@ import os
 import sys
 from pathlib import Path
 
-from tests.tiny import tiny_data, tiny_model, trainer_for
-from tests.training.test_trainer import ORDER, algorithms
+from tests.tiny import tiny_data, trainer_for
+from tests.training.test_trainer import ORDER, algorithms, model_for
 
 
 def main(name: str, out: str) -> None:
     algorithm = algorithms()[name]()
-    model = tiny_model(value_head=algorithm.value_head is not None)
+    model = model_for(algorithm)
     trainer, logs = trainer_for(
         Path(out).parent,
         algorithm,

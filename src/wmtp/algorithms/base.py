@@ -4,15 +4,30 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from wmtp.config.recipe import Section
 
 ConfigT = TypeVar("ConfigT", bound=Section)
+
+
+class ValueHeadSettings(NamedTuple):
+    """The value head that a scheme needs on the policy's trunk.
+
+    train_trunk: whether the value loss sends gradients into the trunk. num_folds: heads fitted apart, V
+    then has one value for each. anchored: whether a copy of the head as it was after phase `value` is
+    kept. trained_before: whether the model to start from must have the head.
+    """
+
+    kind: Literal["linear", "mlp"]
+    train_trunk: bool
+    num_folds: int = 1
+    anchored: bool = False
+    trained_before: bool = False
 
 
 @dataclass(frozen=True)
@@ -21,9 +36,11 @@ class Batch:
 
     ce: cross entropy per target, nats, detached; None where the algorithm does not use it. valid:
     targets that count. completion: tokens of the completion, stored by token. value: V after reading each
-    token, with gradient, or None. reward, ref_ce: the sample's reward and each token's reference cross
-    entropy, or None when the data has none. sample_ids: which training sample each row is. step,
-    total_steps: progress in optimizer steps, from 0.
+    token, with gradient, or None; K heads fitted on different folds give K values. value_anchor: the same
+    of the heads as they were after phase `value`. reward, ref_ce: the sample's reward and each token's
+    reference cross entropy, or None when the data has none. sample_ids: which training sample each row
+    is. problem: a number of its problem, the same in every run. step, total_steps: progress in optimizer
+    steps, from 0.
     """
 
     ce: Float[Tensor, "B S H"] | None
@@ -32,7 +49,9 @@ class Batch:
     sample_ids: list[int]
     step: int
     total_steps: int
-    value: Float[Tensor, "B S"] | None = None
+    value: Float[Tensor, "B S *K"] | None = None
+    value_anchor: Float[Tensor, "B S *K"] | None = None
+    problem: Int[Tensor, " B"] | None = None
     reward: Float[Tensor, " B"] | None = None
     ref_ce: Float[Tensor, "B S"] | None = None
 
@@ -56,10 +75,12 @@ class Weighting:
 class Algorithm(ABC, Generic[ConfigT]):
     """A weighting scheme. A final subclass nests its settings as `Config` and writes `weigh`.
 
-    needs: signals that the data must carry ("reward", "ref_ce"). uses_ce: whether `weigh` looks at
-    `Batch.ce`; a scheme that does not is asked before the loss, which then costs less. Schemes with
-    running statistics keep them in `state` (plain numbers, saved with every checkpoint) and change them in
-    `end_step` only, so that the weights of a step do not depend on how it is cut into micro-batches.
+    needs: signals that the data must carry ("reward", "ref_ce"), "correct" for samples with reward 1 and
+    "pairs" for whole pairs of a correct and an incorrect one in every forward. uses_ce: whether `weigh`
+    looks at `Batch.ce`; a scheme that does not is asked before the loss, which then costs less. Schemes
+    with running statistics keep them in `state` (plain numbers, saved with every checkpoint) and change
+    them in `end_step` only, so that the weights of a step do not depend on how it is cut into
+    micro-batches.
     """
 
     Config: ClassVar[type[Section]]
@@ -72,8 +93,17 @@ class Algorithm(ABC, Generic[ConfigT]):
         self.state: dict[str, Any] = {}
 
     @property
-    def value_head(self) -> tuple[str, bool] | None:
-        """Kind of value head that the model needs and whether it trains the trunk; None for none."""
+    def value_head(self) -> ValueHeadSettings | None:
+        """The value head that the model needs; None for none."""
+        return None
+
+    @property
+    def values_from(self) -> str | None:
+        """Checkpoint whose values the data must carry; None for none."""
+        return None
+
+    def value_phase_steps(self, total_steps: int) -> int | None:
+        """Return how many of the first steps fit values for the later ones; None without values."""
         return None
 
     @property

@@ -9,16 +9,20 @@ head that predicts it.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field, model_validator
 from torch import Tensor
 
-from wmtp.algorithms.base import Algorithm, Batch, RunningMoments, Weighting
-from wmtp.config.recipe import Section
-from wmtp.weighting import align_to_heads, gae
+from wmtp.algorithms.base import Algorithm, Batch, RunningMoments, ValueHeadSettings, Weighting
+from wmtp.algorithms.critic_settings import CriticSettings
+from wmtp.algorithms.critic_statistics import (
+    histogram,
+    quantile_metrics,
+    value_metrics,
+    value_sums,
+)
+from wmtp.losses.value import pairwise_value_loss, pointwise_value_loss, states_before
+from wmtp.weighting import align_to_heads, gae, value_of_fold
 
 
 def critic_weights(
@@ -26,174 +30,165 @@ def critic_weights(
     valid: Bool[Tensor, "B S H"],
     beta: float = 0.9,
     clip: tuple[float, float] = (0.1, 5.0),
-    mean: float = 0.0,
-    std: float = 1.0,
+    mean: float | Float[Tensor, "B S"] = 0.0,
+    std: float | Float[Tensor, "B S"] = 1.0,
 ) -> Float[Tensor, "B S H"]:
     """Return `clip(exp(((A - mean) / std) / beta))` for every head's target, 0 where invalid.
 
     `advantage` is stored by token; `mean` and `std` whiten it (0 and 1 leave it as it is). Not yet
     normalised to mean 1: see `Critic`. A raw TD error of 0.01 gives a weight of 1.01, a no-op, which is
-    why whitening is the default there.
+    why whitening is the default there. As `beta` falls to 0 the weights tend to the upper clip where
+    A is above the mean, the lower one where it is below, and 1 between.
     """
-    whitened = (advantage.detach().float() - mean) / max(std, 1e-6)
-    weights = torch.exp((whitened / beta).clamp(max=50.0)).clamp(*clip)
+    std = std.clamp(min=1e-6) if isinstance(std, Tensor) else max(std, 1e-6)
+    whitened = (advantage.detach().float() - mean) / std
+    # A smaller temperature would be 0 in float32; a larger exponent than 50 is past any clip.
+    weights = torch.exp((whitened / max(beta, 1e-30)).clamp(max=50.0)).clamp(*clip)
     return align_to_heads(weights, valid.shape[2]) * valid
 
 
-class ValuePhase(Section):
-    """The phase in which only the value head, or it beside a uniform policy, is trained."""
-
-    share: float = Field(
-        1 / 6, ge=0, lt=1, description="Share of the budget; 0.5 of 3 epochs is 1/6."
-    )
-    policy_loss: bool = Field(
-        False,
-        description="Train the heads with uniform weights meanwhile: for models from scratch, whose "
-        "trunk has nothing to read values from yet.",
-    )
-
-
-class Critic(Algorithm["Critic.Config"]):
+class Critic(Algorithm[CriticSettings]):
     """Exponential weights from the TD errors of a learned P(success)."""
 
-    class Config(Section):
-        """Settings of both phases."""
-
-        value_head: Literal["linear", "mlp"] = Field(
-            "linear", description="Shape of the value head."
-        )
-        train_trunk: bool = Field(
-            False, description="Let the value loss send gradients into the trunk."
-        )
-        value_loss: Literal["mse", "bce"] = Field(
-            "mse", description="Loss of V against the reward."
-        )
-        value_coef: float = Field(0.5, ge=0, description="Factor on the value loss, phase policy.")
-        value_phase: ValuePhase = ValuePhase()
-        gamma: float = Field(1.0, gt=0, le=1, description="Discount.")
-        gae_lambda: float = Field(0.0, ge=0, le=1, description="0: plain TD error.")
-        beta: float = Field(0.9, gt=0, description="Temperature of the exponential.")
-        clip_min: float = Field(0.1, ge=0, description="Smallest weight before normalisation.")
-        clip_max: float = Field(5.0, gt=0, description="Largest weight before normalisation.")
-        whiten: bool = Field(True, description="Whiten advantages with running statistics.")
-        running_decay: float = Field(
-            0.95, gt=0, lt=1, description="Decay per step of the running statistics."
-        )
-        incorrect_samples: Literal["weight", "drop"] = Field(
-            "weight", description="drop: samples with reward below 1 get no policy loss."
-        )
-
-        @model_validator(mode="after")
-        def _clips_in_order(self) -> Critic.Config:
-            if self.clip_min >= self.clip_max:
-                raise ValueError(f"clip_min {self.clip_min} must be below clip_max {self.clip_max}")
-            return self
-
-    needs = frozenset({"reward"})
+    Config = CriticSettings
     uses_ce = False
 
-    def __init__(self, config: Config, seed: int = 0) -> None:
+    def __init__(self, config: CriticSettings, seed: int = 0) -> None:
         super().__init__(config, seed)
-        self.advantage_moments = RunningMoments(
-            self.state.setdefault("advantage", {}), config.running_decay
-        )
-        self.weight_moments = RunningMoments(
-            self.state.setdefault("weight", {}), config.running_decay
+        needs = {"reward"}
+        if config.incorrect_samples == "drop":
+            needs.add("correct")
+        if config.value_loss == "pairwise":
+            needs.add("pairs")
+        self.needs = frozenset(needs)
+        decay = config.running_decay
+        self.advantage_moments = RunningMoments(self.state.setdefault("advantage", {}), decay)
+        self.weight_moments = RunningMoments(self.state.setdefault("weight", {}), decay)
+
+    @property
+    def value_head(self) -> ValueHeadSettings | None:
+        """As the recipe says; None where the values come from another model."""
+        config = self.config
+        if config.values_from is not None:
+            return None
+        return ValueHeadSettings(
+            config.value_head,
+            config.trunk == "trained",
+            config.cross_fit,
+            anchored=config.value_clip is not None,
+            trained_before=config.value_phase.share == 0,
         )
 
     @property
-    def value_head(self) -> tuple[str, bool]:
+    def values_from(self) -> str | None:
         """As the recipe says."""
-        return self.config.value_head, self.config.train_trunk
+        return self.config.values_from
+
+    def value_phase_steps(self, total_steps: int) -> int:
+        """Return the steps of phase `value`."""
+        if self.config.values_from is not None:
+            return 0
+        return round(self.config.value_phase.share * total_steps)
 
     def weigh(self, batch: Batch) -> Weighting:
         """Return weights by phase, and the value loss of every state before a completion token."""
         assert batch.value is not None
         assert batch.reward is not None
-        advantage = gae(
-            batch.value.detach(),
-            batch.reward,
-            batch.completion,
-            self.config.gamma,
-            self.config.gae_lambda,
-        )
-        raw = self._raw_weights(advantage, batch.valid)
-        if self.config.incorrect_samples == "drop":
+        config = self.config
+        states = states_before(batch.completion)
+        value = value_of_fold(batch.value.detach(), batch.problem)
+        signals = value, batch.reward, batch.completion, config.gamma
+        advantage = gae(*signals, config.gae_lambda)
+        raw = self._raw_weights(advantage, batch.valid, batch.completion & ~states)
+        at_clips = [(raw == clip) & batch.valid for clip in (config.clip_min, config.clip_max)]
+        if config.incorrect_samples == "drop":
             raw = raw * (batch.reward >= 1.0)[:, None, None]
-        in_value_phase = batch.step < round(self.config.value_phase.share * batch.total_steps)
-        if in_value_phase:
-            weights = batch.valid.float() * self.config.value_phase.policy_loss
-        elif self.weight_moments.known:
-            weights = raw / self.weight_moments.mean().to(raw.device).clamp(min=1e-6)
-        else:
-            weights = batch.valid.float()
-        states = _states_before(batch.completion)
-        loss = self._value_loss(batch.value, batch.reward) * states
-        loss = loss * (1.0 if in_value_phase else self.config.value_coef)
-        return Weighting(weights, loss, self._sums(batch, advantage, raw, states))
-
-    def end_step(self, sums: dict[str, Tensor]) -> dict[str, float]:
-        """Update the running statistics; return explained variance, value loss and AUC."""
-        count = sums["tokens"]
-        self.advantage_moments.update(sums["advantage"], sums["advantage_squared"], count)
-        self.weight_moments.update(sums["weight"], sums["weight_squared"], sums["targets"])
-        return {
-            "value/mse": float(sums["error_squared"] / sums["states"].clamp(min=1)),
-            "value/explained_variance": _explained_variance(sums),
-            "value/advantage_std": float(self.advantage_moments.std())
-            if self.advantage_moments.known
-            else 0.0,
-        }
-
-    def _raw_weights(self, advantage: Tensor, valid: Tensor) -> Tensor:
-        """Return clipped weights before normalisation; whitened once statistics are known."""
-        mean, std = 0.0, 1.0
-        if self.config.whiten and self.advantage_moments.known:
-            mean = float(self.advantage_moments.mean())
-            std = float(self.advantage_moments.std())
-        clip = (self.config.clip_min, self.config.clip_max)
-        return critic_weights(advantage, valid, self.config.beta, clip, mean, std)
-
-    def _value_loss(self, value: Tensor, reward: Tensor) -> Tensor:
-        target = reward[:, None].expand_as(value)
-        if self.config.value_loss == "mse":
-            return (value - target).square()
-        return torch.nn.functional.binary_cross_entropy(
-            value.clamp(1e-6, 1 - 1e-6), target, reduction="none"
-        )
-
-    def _sums(
-        self, batch: Batch, advantage: Tensor, raw: Tensor, states: Tensor
-    ) -> dict[str, Tensor]:
-        assert batch.value is not None
-        assert batch.reward is not None
-        value = batch.value.detach() * states
-        target = batch.reward[:, None] * states
-        return {
-            "tokens": batch.completion.sum(),
-            "advantage": advantage.sum(),
-            "advantage_squared": advantage.square().sum(),
+        sums = {
+            **value_sums(value, batch.reward, states),
+            **_moment_sums(advantage, batch.completion, states),
+            "td_errors": histogram(gae(*signals), batch.completion),
+            "at_clips": torch.stack([clipped.sum() for clipped in at_clips]),
             "targets": batch.valid.sum(dim=(0, 1)),
             "weight": raw.sum(dim=(0, 1)),
             "weight_squared": raw.square().sum(dim=(0, 1)),
-            "states": states.sum(),
-            "reward": target.sum(),
-            "reward_squared": target.square().sum(),
-            "error": (target - value).sum(),
-            "error_squared": (target - value).square().sum(),
         }
+        in_value_phase = batch.step < self.value_phase_steps(batch.total_steps)
+        if in_value_phase:
+            weights = batch.valid.float() * config.value_phase.policy_loss
+        elif self.state.get("steps", 0) >= config.warmup_steps and self.weight_moments.known:
+            weights = raw / self.weight_moments.mean().to(raw.device).clamp(min=1e-6)
+        else:
+            weights = batch.valid.float()
+        auxiliary = None
+        if config.values_from is None:
+            auxiliary = self._value_loss(batch, in_value_phase) * states
+        return Weighting(weights, auxiliary, sums)
+
+    def end_step(self, sums: dict[str, Tensor]) -> dict[str, float]:
+        """Update the running statistics; return what is logged of the step."""
+        terminal = self.config.whiten_terminal
+        advantage = [sums[key] for key in ("advantage", "advantage_squared", "tokens")]
+        if terminal == "together":
+            advantage = [pair.sum().expand(2) for pair in advantage]
+        elif terminal == "left_out":
+            advantage = [pair[:1].expand(2) for pair in advantage]
+        if self.advantage_moments.known or not self.config.whiten:
+            # Weights of the step before that are of another scale.
+            self.weight_moments.update(sums["weight"], sums["weight_squared"], sums["targets"])
+        self.advantage_moments.update(*advantage)
+        self.state["steps"] = self.state.get("steps", 0) + 1
+        at_clips = (sums["at_clips"] / sums["targets"].sum().clamp(min=1)).tolist()
+        metrics = {
+            **value_metrics(sums),
+            **quantile_metrics(sums["td_errors"]),
+            "weight/share_at_clip_min": at_clips[0],
+            "weight/share_at_clip_max": at_clips[1],
+        }
+        if self.advantage_moments.known:
+            inner, last = self.advantage_moments.std().tolist()
+            metrics |= {"value/advantage_std": inner, "value/advantage_std_terminal": last}
+        return metrics
+
+    def _raw_weights(
+        self, advantage: Tensor, valid: Tensor, is_last: Bool[Tensor, "B S"]
+    ) -> Tensor:
+        """Return clipped weights before normalisation; whitened once statistics are known."""
+        clip = (self.config.clip_min, self.config.clip_max)
+        if not (self.config.whiten and self.advantage_moments.known):
+            return critic_weights(advantage, valid, self.config.beta, clip)
+        mean, std = (
+            torch.where(is_last, last, inner)
+            for inner, last in (
+                self.advantage_moments.mean().tolist(),
+                self.advantage_moments.std().tolist(),
+            )
+        )
+        return critic_weights(advantage, valid, self.config.beta, clip, mean, std)
+
+    def _value_loss(self, batch: Batch, in_value_phase: bool) -> Float[Tensor, "B S"]:
+        """Return the loss of V at every state, averaged over the heads that are fitted to the row."""
+        config = self.config
+        value, reward, problem = batch.value, batch.reward, batch.problem
+        assert value is not None
+        assert reward is not None
+        if config.value_loss == "pairwise":
+            assert problem is not None
+            loss = pairwise_value_loss(value, reward, batch.completion, problem)
+        else:
+            clip = None if in_value_phase else config.value_clip
+            loss = pointwise_value_loss(value, reward, config.value_loss, batch.value_anchor, clip)
+        if loss.dim() == 3:  # the head of the row's own fold is left out
+            folds = loss.shape[2]
+            loss = (loss.sum(dim=2) - value_of_fold(loss, problem)) / (folds - 1)
+        return loss if in_value_phase else config.value_coef * loss
 
 
-def _states_before(completion: Bool[Tensor, "B S"]) -> Bool[Tensor, "B S"]:
-    """Return the states whose next token belongs to the completion: those that TD errors use."""
-    states = torch.zeros_like(completion)
-    states[:, :-1] = completion[:, 1:]
-    return states
-
-
-def _explained_variance(sums: dict[str, Tensor]) -> float:
-    """Return `1 - Var(R - V) / Var(R)` over the states of the step; 0 for a constant reward."""
-    count = sums["states"].clamp(min=1)
-    reward = sums["reward_squared"] / count - (sums["reward"] / count).square()
-    error = sums["error_squared"] / count - (sums["error"] / count).square()
-    return float(1 - error / reward) if reward > 1e-8 else 0.0
+def _moment_sums(advantage: Tensor, completion: Tensor, states: Tensor) -> dict[str, Tensor]:
+    """Return sums over the completion tokens that are not the last of theirs, and over the last."""
+    groups = torch.stack([completion & states, completion & ~states])
+    of_group = advantage * groups
+    return {
+        "tokens": groups.sum(dim=(1, 2)),
+        "advantage": of_group.sum(dim=(1, 2)),
+        "advantage_squared": of_group.square().sum(dim=(1, 2)),
+    }

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 from torch import Tensor
 
-from wmtp.algorithms.base import Algorithm, Batch, Weighting
+from wmtp.algorithms.base import Algorithm, Batch, ValueHeadSettings, Weighting
 from wmtp.config.recipe import OpenSection, Section
 from wmtp.errors import ConfigError
 from wmtp.registry import ALGORITHMS
@@ -46,9 +46,18 @@ class Shuffled(Algorithm["Shuffled.Config"]):
         self.state = self.scheme.state
 
     @property
-    def value_head(self) -> tuple[str, bool] | None:
+    def value_head(self) -> ValueHeadSettings | None:
         """That of the scheme."""
         return self.scheme.value_head
+
+    @property
+    def values_from(self) -> str | None:
+        """That of the scheme."""
+        return self.scheme.values_from
+
+    def value_phase_steps(self, total_steps: int) -> int | None:
+        """Those of the scheme."""
+        return self.scheme.value_phase_steps(total_steps)
 
     @property
     def reference(self) -> str | None:

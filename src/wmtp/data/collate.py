@@ -43,8 +43,8 @@ class Collate:
     """Pads samples on the right and shifts their targets, for H = `num_heads`.
 
     Returns `input_ids, attention_mask [B,S]`, `labels [B,S,H]`, `completion [B,S]` (tokens that are
-    learned), `sample_ids [B]`, and where the data has them `reward [B]` and `ref_ce [B,S]`. S is a
-    multiple of `multiple_of`.
+    learned), `sample_ids [B]`, `problem [B]` (`Example.problem`), and where the data has them
+    `reward [B]`, `ref_ce [B,S]` and `value [B,S]`. S is a multiple of `multiple_of`.
     """
 
     num_heads: int
@@ -74,9 +74,9 @@ class PackedCollate:
     Legend: R rows, L their length, D documents in all rows, S the longest of them. Returns `input_ids,
     attention_mask [R,L]` (1 for tokens that are no padding), `position_ids [R,L]`, which begin anew with
     every document and with the padding, and `labels [R,L,H]`, none across documents. What is known of a
-    document is by document: `completion [D,S]`, `sample_ids [D]`, `reward [D]` and `ref_ce [D,S]` as
-    `Collate` gives them, and `places [D,S]`, where each of its tokens is in the rows one after the other,
-    -1 past its end.
+    document is by document: `completion [D,S]`, `sample_ids [D]`, `problem [D]`, `reward [D]`, `ref_ce`
+    and `value [D,S]` as `Collate` gives them, and `places [D,S]`, where each of its tokens is in the rows
+    one after the other, -1 past its end.
     """
 
     num_heads: int
@@ -122,13 +122,15 @@ def _signals(samples: list[tuple[int, Encoded]], length: int) -> dict[str, Tenso
     found = {
         "completion": _padded([i.completion for i in items], length, False, torch.bool),
         "sample_ids": torch.tensor([sample for sample, _ in samples]),
+        "problem": torch.tensor([item.example.problem for item in items]),
     }
     rewards = [i.example.reward for i in items]
     if None not in rewards:
         found["reward"] = torch.tensor(rewards, dtype=torch.float32)
-    signals = [i.ref_ce for i in items if i.ref_ce is not None]
-    if len(signals) == len(items):
-        found["ref_ce"] = _padded(signals, length, 0.0, torch.float32)
+    for name in ("ref_ce", "value"):
+        signals = [getattr(item, name) for item in items]
+        if all(signal is not None for signal in signals):
+            found[name] = _padded(signals, length, 0.0, torch.float32)
     return found
 
 

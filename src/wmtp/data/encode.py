@@ -30,7 +30,7 @@ class Encoded:
     input_ids [S] int32. completion [S]: tokens that are learned (the end token too, when nothing was
     cut). fault [S]: tokens that overlap a planted fault. num_bytes: UTF-8 bytes of the learned text,
     without what a template puts after it. ref_ce [S]: reference cross entropy of each token in nats, or
-    None.
+    None. value [S]: a critic's value of the state after each token, or None.
     """
 
     example: Example
@@ -39,6 +39,7 @@ class Encoded:
     fault: np.ndarray
     num_bytes: int
     ref_ce: np.ndarray | None = None
+    value: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -72,6 +73,11 @@ class EncodedSet:
     def with_reference(self, ref_ce: Sequence[np.ndarray]) -> EncodedSet:
         """Return the same set with the reference cross entropy of every token."""
         items = [replace(i, ref_ce=ce) for i, ce in zip(self.items, ref_ce, strict=True)]
+        return replace(self, items=items)
+
+    def with_values(self, values: Sequence[np.ndarray]) -> EncodedSet:
+        """Return the same set with a critic's value of every state."""
+        items = [replace(i, value=value) for i, value in zip(self.items, values, strict=True)]
         return replace(self, items=items)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -58,6 +59,12 @@ class Example:
                     f"{self.task_id}: fault span {(start, stop)} lies outside the completion "
                     f"of {len(self.completion)} characters."
                 )
+
+    @property
+    def problem(self) -> int:
+        """A number of 63 bits that is the same for all examples of a problem, in every run."""
+        name = f"{self.source}\0{self.task_id}".encode("utf-8", "surrogatepass")
+        return int.from_bytes(hashlib.sha256(name).digest()[:8], "big") >> 1
 
     @property
     def is_correct(self) -> bool | None:

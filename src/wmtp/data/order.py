@@ -45,7 +45,8 @@ def training_order(
     instead (`length_pairs`). `weights` makes these pools for every source apart; they are its shares of
     the samples. Every global batch holds each pool's share (to the nearest whole number over time). With
     a `curriculum` the easiest `competence` of each pool is open. Within a global batch the samples stand
-    by length, so that its micro-batches need little padding; the step's loss does not depend on it.
+    by length, the two of a pair side by side, so that its micro-batches need little padding; the step's
+    loss does not depend on it.
     Data without what is asked for are a `DataError`.
     """
     rng = np.random.default_rng(seed)
@@ -60,8 +61,8 @@ def training_order(
 
     def batch(progress: float) -> np.ndarray:
         c = competence(curriculum, progress)
-        drawn = [s.take(count, c).ravel() for s, count in zip(streams, shares.next(), strict=True)]
-        return rng.permutation(np.concatenate(drawn)) if is_mixed else drawn[0]
+        drawn = [s.take(count, c) for s, count in zip(streams, shares.next(), strict=True)]
+        return (rng.permutation(np.concatenate(drawn)) if is_mixed else drawn[0]).ravel()
 
     lengths = np.array([len(item) for item in data.items])
     batches: list[np.ndarray] = []
@@ -76,8 +77,9 @@ def training_order(
             seen += int(lengths[batches[-1]].sum())
     order = np.stack(batches)
     _require_all_drawn(pools, order)
-    by_length = np.argsort(lengths[order], axis=1, kind="stable")
-    return np.take_along_axis(order, by_length, axis=1).ravel()
+    units = order.reshape(len(order), -1, unit)  # the two of a pair stay side by side
+    by_length = np.argsort(lengths[units].max(axis=2), axis=1, kind="stable")
+    return np.take_along_axis(units, by_length[:, :, None], axis=1).ravel()
 
 
 def length_leak(data: EncodedSet, order: np.ndarray) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +49,7 @@ def with_reference_ce(
     """
     require_same(tokenizer, load_tokenizer(checkpoint), str(checkpoint))
     facts = {
-        "reference": _weights_hash(checkpoint),
+        "reference": weights_hash(checkpoint),
         "data": data.digest(),
         "tokenizer": fingerprint(tokenizer),
         "transformers": transformers.__version__,
@@ -60,11 +60,13 @@ def with_reference_ce(
     return data.with_reference(np.split(values, ends[:-1]))
 
 
-def _weights_hash(checkpoint: Path) -> str:
+def weights_hash(checkpoint: Path, also: Sequence[str] = ()) -> str:
+    """Return a hash of a model's weights, its configuration and the files `also` in its folder."""
     state = hashlib.sha256()
-    weights = sorted([*checkpoint.glob("model*.safetensors"), *checkpoint.glob("config.json")])
+    names = ("model*.safetensors", "config.json", *also)
+    weights = sorted(file for name in names for file in checkpoint.glob(name))
     if not any(w.suffix == ".safetensors" for w in weights):
-        raise CheckpointError(f"{checkpoint}: the reference has no safetensors weights.")
+        raise CheckpointError(f"{checkpoint}: the model has no safetensors weights.")
     for file in weights:
         with file.open("rb") as stream:
             state.update(hashlib.file_digest(stream, "sha256").digest())

@@ -9,8 +9,10 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -18,8 +20,7 @@ from safetensors import SafetensorError, safe_open
 from wmtp.errors import DataError
 from wmtp.outputs import LOCK_FILE, atomic_write, writing
 
-NAME = "ref_ce"
-# Values of one part, 2 bytes each: what a killed process loses at most.
+# Values of one part: what a killed process loses at most.
 PART_VALUES = 1 << 18
 
 
@@ -27,21 +28,38 @@ class UnusableCache(DataError):
     """A cache file is damaged or belongs to something else; the message says which."""
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What the values are: the name of files and tensor, and their number format."""
+
+    name: str
+    dtype: Literal["<f2", "<f4"]
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a value."""
+        return np.dtype(self.dtype).itemsize
+
+
+REFERENCE_CE = Kind("ref_ce", "<f2")
+
+
 class CachedValues:
-    """A float16 array in `folder` under a key of the `facts` that decide its values.
+    """An array in `folder` under a key of the `facts` that decide its values.
 
     `file` is the whole: a safetensors file whose metadata hold the facts and a checksum. Until it is
     there, its parts lie in the folder `parts`. Files appear whole or not at all.
     """
 
-    def __init__(self, folder: Path, facts: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, facts: Mapping[str, str], kind: Kind = REFERENCE_CE) -> None:
         self._facts = dict(facts)
+        self._kind = kind
         self._key = hashlib.sha256(json.dumps(self._facts, sort_keys=True).encode()).hexdigest()[
             :32
         ]
         self._folder = folder
-        self.file = folder / f"{NAME}-{self._key}.safetensors"
-        self.parts = folder / f"{NAME}-{self._key}.parts"
+        self.file = folder / f"{kind.name}-{self._key}.safetensors"
+        self.parts = folder / f"{kind.name}-{self._key}.parts"
 
     def get(
         self,
@@ -71,14 +89,14 @@ class CachedValues:
                 if not self.file.exists():
                     self._merge(sizes, say)
                 if self.file.exists():
-                    return _read(self.file, size, self._facts)
+                    return _read(self.file, size, self._facts, self._kind)
 
     def _usable(self, size: int, say: Callable[[str], None]) -> np.ndarray | None:
         """Return the whole; None when it is not there or cannot be used."""
         if not self.file.exists():
             return None
         try:
-            return _read(self.file, size, self._facts)
+            return _read(self.file, size, self._facts, self._kind)
         except UnusableCache as reason:
             say(f"{reason} It is built anew.")
             return None
@@ -91,7 +109,7 @@ class CachedValues:
                     file, facts = self._part(number)
                     # The whole appears before its parts go, so the part is looked for first.
                     if free and not file.exists() and not self.file.exists():
-                        _write(file, [compute(int(first), int(last))], facts)
+                        _write(file, [compute(int(first), int(last))], facts, self._kind)
 
     def _merge(self, sizes: np.ndarray, say: Callable[[str], None]) -> None:
         """Make the whole of its parts; if some cannot be used, remove these instead."""
@@ -99,12 +117,12 @@ class CachedValues:
         for number, size in enumerate(sizes):
             file, facts = self._part(number)
             try:
-                parts.append(_read(file, int(size), facts))
+                parts.append(_read(file, int(size), facts, self._kind))
             except UnusableCache as reason:
                 say(f"{reason} It is built anew.")
                 file.unlink(missing_ok=True)
         if len(parts) == len(sizes):
-            _write(self.file, parts, self._facts)
+            _write(self.file, parts, self._facts, self._kind)
             shutil.rmtree(self.parts, ignore_errors=True)  # what is left does no harm
 
     def _part(self, number: int) -> tuple[Path, dict[str, str]]:
@@ -134,16 +152,20 @@ class CachedValues:
             yield free
 
 
-def _write(file: Path, chunks: Sequence[np.ndarray], facts: Mapping[str, str]) -> None:
-    """Write float16 chunks one after another as one tensor, never all of them in memory."""
-    chunks = [np.ascontiguousarray(chunk, dtype="<f2") for chunk in chunks]
+def _write(file: Path, chunks: Sequence[np.ndarray], facts: Mapping[str, str], kind: Kind) -> None:
+    """Write chunks one after another as one tensor, never all of them in memory."""
+    chunks = [np.ascontiguousarray(chunk, dtype=kind.dtype) for chunk in chunks]
     checksum = hashlib.sha256()
     for chunk in chunks:
         checksum.update(chunk.data)
     size = sum(len(chunk) for chunk in chunks)
-    tensor = {"dtype": "F16", "shape": [size], "data_offsets": [0, 2 * size]}
+    tensor = {
+        "dtype": f"F{8 * kind.itemsize}",
+        "shape": [size],
+        "data_offsets": [0, kind.itemsize * size],
+    }
     metadata = {**facts, "sha256": checksum.hexdigest()}
-    header = json.dumps({"__metadata__": metadata, NAME: tensor}).encode()
+    header = json.dumps({"__metadata__": metadata, kind.name: tensor}).encode()
     header += b" " * (-len(header) % 8)
     with atomic_write(file, "wb") as stream:
         stream.write(len(header).to_bytes(8, "little") + header)
@@ -151,13 +173,13 @@ def _write(file: Path, chunks: Sequence[np.ndarray], facts: Mapping[str, str]) -
             stream.write(chunk.data)
 
 
-def _read(file: Path, size: int, facts: Mapping[str, str]) -> np.ndarray:
+def _read(file: Path, size: int, facts: Mapping[str, str], kind: Kind) -> np.ndarray:
     """Return the values of a file, mapped; `UnusableCache` unless it is whole and has these facts."""
     try:
         with safe_open(file, framework="numpy") as opened:
             metadata = opened.metadata() or {}
             names = list(opened.keys())
-            shape = opened.get_slice(NAME).get_shape() if names == [NAME] else None
+            shape = opened.get_slice(kind.name).get_shape() if names == [kind.name] else None
     except (SafetensorError, OSError) as error:
         raise UnusableCache(f"{file}: is truncated or damaged ({error}).") from error
     other = [name for name, value in facts.items() if metadata.get(name) != value]
@@ -170,4 +192,4 @@ def _read(file: Path, size: int, facts: Mapping[str, str]) -> np.ndarray:
     if shape != [size] or checksum != metadata.get("sha256"):
         raise UnusableCache(f"{file}: is damaged: its values are not those of its checksum.")
     # Copy-on-write, for torch takes writable arrays alone; a plain view is cheaper to slice.
-    return np.asarray(np.memmap(file, "<f2", "c", offset, (size,)))
+    return np.asarray(np.memmap(file, kind.dtype, "c", offset, (size,)))

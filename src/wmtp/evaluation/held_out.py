@@ -10,7 +10,8 @@ import torch
 
 from wmtp.data.collate import Collate
 from wmtp.data.encode import EncodedSet
-from wmtp.evaluation.metrics import Interval, auc, ratio_interval
+from wmtp.evaluation.metrics import Interval, ratio_interval
+from wmtp.evaluation.value_metrics import StateValues
 from wmtp.losses import IGNORE_INDEX
 from wmtp.modeling.mtp import MTPModel
 
@@ -19,24 +20,26 @@ from wmtp.modeling.mtp import MTPModel
 class HeldOutSums:
     """Sums per example (E) and head (H): `ce [E,H]` nats, `count [E,H]`, `right [E,H]`, `num_bytes [E]`.
 
-    values, rewards: V of every state before a completion token and the reward of its sample, empty
-    without a value head or rewards.
+    values: what the critic says of the examples; None without a critic or rewards.
     """
 
     ce: np.ndarray
     count: np.ndarray
     right: np.ndarray
     num_bytes: np.ndarray
-    values: np.ndarray
-    rewards: np.ndarray
+    values: StateValues | None
 
-    def curve_point(self) -> dict[str, float]:
-        """Return what a learning curve shows, keyed `eval/...`; heads without a target are left out."""
+    def curve_point(self, values_before: np.ndarray | None = None) -> dict[str, float]:
+        """Return what a learning curve shows, keyed `eval/...`; heads without a target are left out.
+
+        values_before: those at the end of phase `value`, where it is past.
+        """
         metrics = {
             f"eval/{name}": interval.value for name, interval in self.intervals(resamples=0).items()
         }
-        if len(np.unique(self.rewards)) == 2:
-            metrics["eval/value/auc"] = auc(self.values, self.rewards)
+        if self.values is not None:
+            values = self.values.metrics(values_before)
+            metrics |= {f"eval/value/{name}": value for name, value in values.items()}
         return metrics
 
     def intervals(self, resamples: int = 2000) -> dict[str, Interval]:
@@ -74,23 +77,30 @@ class HeldOut:
         self.collate = collate
         self.batch_size = batch_size
         self.newest: HeldOutSums | None = None
+        self.values_before: np.ndarray | None = None
         self._sources = [item.example.source for item in data.items] if by_source else []
 
     def __call__(self, model: MTPModel) -> dict[str, float]:
         """Measure `model` and return a point of its learning curve."""
         sums = self.measure(model)
-        metrics = sums.curve_point()
+        metrics = sums.curve_point(self.values_before)
         for source in sorted(set(self._sources)):
             of = np.array(self._sources) == source
             ce = sums.ce[of, 0].sum() / sums.count[of, 0].sum()
             metrics[f"eval/ce/source/{source}"] = float(ce)
         return metrics
 
+    def keep_values(self, model: MTPModel) -> np.ndarray | None:
+        """Measure `model`; from now on `drift` is how far the values are from its, which are returned."""
+        values = self.measure(model).values
+        self.values_before = None if values is None else values.value
+        return self.values_before
+
     @torch.no_grad()
     def measure(self, model: MTPModel) -> HeldOutSums:
         """Measure `model` on every example; it is left in evaluation mode."""
         model.eval()
-        ce, count, right, values, rewards = [], [], [], [], []
+        ce, count, right, values = [], [], [], []
         for start in range(0, len(self.data), self.batch_size):
             rows = list(enumerate(self.data.items))[start : start + self.batch_size]
             batch = self.collate(rows)
@@ -102,17 +112,28 @@ class HeldOut:
             ce.append(out.ce.double().sum(dim=1).cpu())
             count.append(valid.sum(dim=1).cpu())
             right.append(((out.predictions == labels) & valid).sum(dim=1).cpu())
-            if out.value is not None and "reward" in batch:
-                states = valid[:, :, 0].cpu()
-                values.append(out.value.cpu()[states])
-                rewards.append(batch["reward"][:, None].expand_as(states)[states])
-        none = [torch.zeros(0)]
+            value = batch.get("value") if out.value is None else out.value.cpu()
+            if value is not None:
+                # No head of several has been fitted to these problems.
+                value = value if value.dim() == 2 else value.mean(dim=2)
+                values.append(value[valid[:, :, 0].cpu()])
         self.newest = HeldOutSums(
             ce=torch.cat(ce).numpy(),
             count=torch.cat(count).numpy(),
             right=torch.cat(right).numpy(),
             num_bytes=np.array([item.num_bytes for item in self.data.items]),
-            values=torch.cat(values or none).numpy(),
-            rewards=torch.cat(rewards or none).numpy(),
+            values=self._state_values(values, torch.cat(count)[:, 0]),
         )
         return self.newest
+
+    def _state_values(self, values: list[torch.Tensor], count: torch.Tensor) -> StateValues | None:
+        examples = [item.example for item in self.data.items]
+        rewards = [example.reward for example in examples]
+        if not values or None in rewards:
+            return None
+        return StateValues(
+            value=torch.cat(values).double().numpy(),
+            count=count.numpy(),
+            reward=np.array(rewards, dtype=np.float64),
+            problem=np.array([example.problem for example in examples]),
+        )

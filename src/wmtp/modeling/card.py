@@ -74,7 +74,7 @@ def write_model_card(
     it is not known. `read_card` gives both back.
     """
     with_heads = layout != "hf" or why_left_out(model) is None
-    left_out = () if layout == "native" else ("value_head.", *(() if with_heads else ("heads.",)))
+    left_out = () if layout == "native" else ("value_", *(() if with_heads else ("heads.",)))
     heads = _heads(model, layout) if with_heads else "It predicts the next token."
     load = _LOAD[layout]
     if layout == "hf" and with_heads:

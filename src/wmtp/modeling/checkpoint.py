@@ -33,6 +33,8 @@ class HeadSettings(BaseModel, frozen=True, strict=True, extra="forbid"):
     num_head_layers: int = 1
     value_head: Literal["linear", "mlp"] | None = None
     value_trains_trunk: bool = False
+    value_folds: int = Field(1, ge=1)
+    value_anchored: bool = False
 
 
 def write_model(model: MTPModel, path: Path, state_dict: dict[str, Tensor] | None) -> None:
@@ -48,6 +50,8 @@ def write_model(model: MTPModel, path: Path, state_dict: dict[str, Tensor] | Non
         num_head_layers=model.num_head_layers,
         value_head=None if value is None else value.kind,
         value_trains_trunk=value is not None and value.train_trunk,
+        value_folds=1 if value is None else value.num_folds,
+        value_anchored=model.value_anchor is not None,
     )
     with writing(path):
         model.backbone.save_pretrained(path, state_dict=backbone)

@@ -7,6 +7,7 @@ section 2); sequential ones, each on the one before it, those of DeepSeek-V3 (`w
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,11 +35,11 @@ from wmtp.modeling.layout import (
     run_head,
 )
 from wmtp.modeling.sequential import SequentialHead, chain, new_sequential_heads
-from wmtp.modeling.value import ValueHead
+from wmtp.modeling.value import CrossFittedValueHead, ValueHead, ValueHeadKind, new_value_head
 from wmtp.pretrained import load_causal_lm
 
-# The weights [B,S,H] of a batch, given the values [B,S] of its states where there is a value head.
-Weigh = Callable[[Tensor | None], Tensor]
+# The weights [B,S,H] of a batch, given the values of its states, and those of the anchor, where there are.
+Weigh = Callable[[Tensor | None, Tensor | None], Tensor]
 
 
 @dataclass
@@ -46,14 +47,16 @@ class MTPOutput:
     """What a forward gives: `ce [B,S,H]` with labels, `logits [B,S,V]` of head 0 without.
 
     weighted_ce: the sum of weights times `ce` where the weights were known before the loss; `ce` is then
-    detached. value: V after reading each token, where there is a value head. predictions: the likeliest
-    token of every head, when asked for.
+    detached. value: V after reading each token, where there is a value head; those of K heads that are
+    fitted on different folds, `[B,S,K]`. value_anchor: the same of the head as it was at the last
+    `anchor_value`. predictions: the likeliest token of every head, when asked for.
     """
 
     ce: Float[Tensor, "B S H"] | None = None
     weighted_ce: Float[Tensor, ""] | None = None
     predictions: Int[Tensor, "B S H"] | None = None
-    value: Float[Tensor, "B S"] | None = None
+    value: Float[Tensor, "B S *K"] | None = None
+    value_anchor: Float[Tensor, "B S *K"] | None = None
     logits: Float[Tensor, "B S V"] | None = None
 
 
@@ -78,7 +81,7 @@ class MTPModel(nn.Module):
         self,
         backbone: PreTrainedModel,
         heads: nn.ModuleList,
-        value_head: ValueHead | None = None,
+        value_head: ValueHead | CrossFittedValueHead | None = None,
         num_head_layers: int = 1,
         head_type: HeadType = "parallel",
     ) -> None:
@@ -88,6 +91,7 @@ class MTPModel(nn.Module):
         self.head_type = head_type
         self.num_head_layers = num_head_layers
         self.value_head = value_head
+        self.value_anchor: nn.Module | None = None
         self.loss_backend: Backend = "auto"
         self._recompute_heads = False
 
@@ -176,14 +180,26 @@ class MTPModel(nn.Module):
             num_head_layers=settings.num_head_layers,
         )
         if settings.value_head is not None:
-            model.add_value_head(settings.value_head, settings.value_trains_trunk)
+            model.add_value_head(
+                settings.value_head, settings.value_trains_trunk, settings.value_folds
+            )
+        if settings.value_anchored:
+            model.anchor_value()
         _load_exactly(model, tensors, path)
         return model
 
-    def add_value_head(self, kind: Literal["linear", "mlp"], train_trunk: bool) -> None:
-        """Give the model a fresh value head, in place of the one it may have."""
-        head = ValueHead(self.config.get_text_config().hidden_size, kind, train_trunk)
+    def add_value_head(self, kind: ValueHeadKind, train_trunk: bool, num_folds: int = 1) -> None:
+        """Give the model a fresh value head, or one for each fold, in place of the one it may have."""
+        hidden_size = self.config.get_text_config().hidden_size
+        head = new_value_head(hidden_size, kind, train_trunk, num_folds)
         self.value_head = head.to(device=self.device)
+
+    def anchor_value(self) -> None:
+        """Keep a copy of the value head as it is now, which is not trained: `MTPOutput.value_anchor`."""
+        assert self.value_head is not None
+        if self.value_anchor is None:
+            self.value_anchor = copy.deepcopy(self.value_head).requires_grad_(False)
+        self.value_anchor.load_state_dict(self.value_head.state_dict())
 
     def save_pretrained(
         self, path: str | Path, state_dict: dict[str, Tensor] | None = None
@@ -209,13 +225,17 @@ class MTPModel(nn.Module):
 
         Without labels, `logits [B,S,V]` of head 0 come instead of `ce`. `labels[b, t, k]` is the token
         at t + k + 1, as `horizon_labels` gives it; another number of heads is a `CheckpointError`.
-        `weigh(value)` gives constant weights `[B,S,H]` before the loss: `weighted_ce` then comes with the
-        gradient, which needs less work than weighting `ce` afterwards.
+        `weigh(value, value_anchor)` gives constant weights `[B,S,H]` before the loss: `weighted_ce` then
+        comes with the gradient, which needs less work than weighting `ce` afterwards.
         `with_predictions` adds the likeliest token of every head, computed one head at a time.
         """
         if labels is None:
             hidden, trunk = self._hidden(input_ids, attention_mask, position_ids, num_heads=1)
-            return MTPOutput(logits=self._logits(hidden[0]), value=self._value(trunk))
+            return MTPOutput(
+                logits=self._logits(hidden[0]),
+                value=_value(self.value_head, trunk),
+                value_anchor=_value(self.value_anchor, trunk),
+            )
         if labels.shape[-1] != self.num_heads:
             raise CheckpointError(
                 f"labels have {labels.shape[-1]} heads, the model has {self.num_heads}. "
@@ -226,7 +246,7 @@ class MTPModel(nn.Module):
                 f"labels {list(labels.shape)} must be [B, S, H] for input_ids {list(input_ids.shape)}"
             )
         hidden, trunk = self._hidden(input_ids, attention_mask, position_ids, self.num_heads)
-        value = self._value(trunk)
+        value, anchor = _value(self.value_head, trunk), _value(self.value_anchor, trunk)
         # All heads in one call, so that the unembedding's gradient is summed up once.
         heads_first = (2, 0, 1)
         unembedding = self.backbone.get_output_embeddings()
@@ -241,13 +261,23 @@ class MTPModel(nn.Module):
         if weigh is None:
             ce = linear_cross_entropy(*targets, **options)
         else:
-            weights = weigh(value).permute(heads_first).flatten()
+            weights = weigh(value, anchor).permute(heads_first).flatten()
             total, ce = weighted_linear_cross_entropy(*targets, weights, **options)
         ce = ce.view(self.num_heads, *labels.shape[:2]).permute(1, 2, 0)
         predictions = None
         if with_predictions:
             predictions = torch.stack([self._logits(head).argmax(-1) for head in hidden], dim=2)
-        return MTPOutput(ce, total, predictions, value)
+        return MTPOutput(ce, total, predictions, value, anchor)
+
+    def values(
+        self,
+        input_ids: Int[Tensor, "B S"],
+        attention_mask: Tensor | None = None,
+        position_ids: Int[Tensor, "B S"] | None = None,
+    ) -> Float[Tensor, "B S *K"] | None:
+        """Return `MTPOutput.value` alone; no logits are computed."""
+        _, trunk = self._hidden(input_ids, attention_mask, position_ids, num_heads=1)
+        return _value(self.value_head, trunk)
 
     def head_logits(
         self,
@@ -329,8 +359,9 @@ class MTPModel(nn.Module):
     def _logits(self, hidden: Tensor) -> Tensor:
         return logits_of(self.backbone, hidden)
 
-    def _value(self, trunk: Tensor) -> Tensor | None:
-        return None if self.value_head is None else self.value_head(trunk)
+
+def _value(head: nn.Module | None, trunk: Tensor) -> Tensor | None:
+    return None if head is None else head(trunk)
 
 
 def _load_exactly(model: MTPModel, tensors: dict[str, Tensor], path: Path) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+ValueHeadKind = Literal["linear", "mlp"]
 
 
 class ValueHead(nn.Module):
@@ -16,7 +19,9 @@ class ValueHead(nn.Module):
     its own layer norm.
     """
 
-    def __init__(self, hidden_size: int, kind: Literal["linear", "mlp"], train_trunk: bool) -> None:
+    num_folds = 1
+
+    def __init__(self, hidden_size: int, kind: ValueHeadKind, train_trunk: bool) -> None:
         super().__init__()
         self.kind = kind
         self.train_trunk = train_trunk
@@ -34,3 +39,35 @@ class ValueHead(nn.Module):
             hidden = hidden.detach()
         hidden = hidden.to(self.norm.weight.dtype)
         return self.out(self.mlp(self.norm(hidden))).squeeze(-1).float().sigmoid()
+
+
+class CrossFittedValueHead(nn.Module):
+    """K value heads on one trunk that share nothing else, so that each can be fitted on other problems.
+
+    The trunk gets no gradient from them: through it, one head would learn what another was fitted on.
+    """
+
+    train_trunk = False
+
+    def __init__(self, hidden_size: int, kind: ValueHeadKind, num_folds: int) -> None:
+        super().__init__()
+        self.kind = kind
+        self.num_folds = num_folds
+        self.folds = nn.ModuleList(ValueHead(hidden_size, kind, False) for _ in range(num_folds))
+
+    def forward(self, hidden: Float[Tensor, "B S D"]) -> Float[Tensor, "B S K"]:
+        """Return the values of every state by each head, in float32."""
+        return torch.stack([head(hidden) for head in self.folds], dim=-1)
+
+
+def new_value_head(
+    hidden_size: int, kind: ValueHeadKind, train_trunk: bool, num_folds: int = 1
+) -> ValueHead | CrossFittedValueHead:
+    """Return a fresh value head; more than one fold with a trained trunk is a `ValueError`."""
+    if num_folds == 1:
+        return ValueHead(hidden_size, kind, train_trunk)
+    if train_trunk:
+        raise ValueError(
+            "value heads fitted on different folds need a trunk that none of them trains"
+        )
+    return CrossFittedValueHead(hidden_size, kind, num_folds)

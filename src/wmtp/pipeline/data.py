@@ -189,6 +189,11 @@ def sample_order(recipe: Recipe, data: Data, display: Display) -> np.ndarray:
 
 def require_signals(algorithm: Algorithm[Any], recipe: Recipe, data: Data) -> None:
     """Refuse data without what the algorithm needs."""
+    if "pairs" in algorithm.needs and (not recipe.data.pairs or recipe.data.packing != "none"):
+        raise ConfigError(
+            f"algorithm {recipe.algorithm.name} with value_loss pairwise compares the samples of a pair. "
+            "Set data.pairs to true and data.packing to none."
+        )
     if "reward" not in algorithm.needs:
         return
     rewards = [item.example.reward for item in data.train.items]
@@ -197,6 +202,13 @@ def require_signals(algorithm: Algorithm[Any], recipe: Recipe, data: Data) -> No
             f"algorithm {recipe.algorithm.name} learns values from correct and incorrect completions, "
             f"but data source {recipe.data.label} gives the rewards {sorted({str(r) for r in rewards})}. "
             "Choose data with both kinds, and data.incorrect_share above 0."
+        )
+    highest = max(reward for reward in rewards if reward is not None)
+    if "correct" in algorithm.needs and highest < 1:
+        raise ConfigError(
+            f"algorithm {recipe.algorithm.name} with incorrect_samples drop learns from reward 1 alone; "
+            f"no sample of data source {recipe.data.label} has more than {highest:g}. Set "
+            "algorithm.incorrect_samples to weight."
         )
 
 

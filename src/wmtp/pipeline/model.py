@@ -7,9 +7,9 @@ from typing import Any
 
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedTokenizerBase, set_seed
 
-from wmtp.algorithms.base import Algorithm
+from wmtp.algorithms.base import Algorithm, ValueHeadSettings
 from wmtp.config.recipe import ArchitectureSection, ModelSection, Recipe
-from wmtp.errors import ConfigError, near_match
+from wmtp.errors import CheckpointError, ConfigError, near_match
 from wmtp.modeling.checkpoint import has_heads
 from wmtp.modeling.mtp import MTPModel
 from wmtp.run_folder import model_folder
@@ -32,12 +32,41 @@ def build_model(
         )
     else:
         model = _pretrained(section, str(section.pretrained))
-    if algorithm.value_head is not None and model.value_head is None:
-        kind, train_trunk = algorithm.value_head
-        model.add_value_head(kind, train_trunk)  # type: ignore[arg-type]
-    if algorithm.value_head is None:
-        model.value_head = None
+    _set_value_head(model, algorithm.value_head, section)
     return model
+
+
+def _set_value_head(
+    model: MTPModel, wanted: ValueHeadSettings | None, section: ModelSection
+) -> None:
+    """Give the model the value head that is wanted, or leave it the one it has when that is the same."""
+    model.value_anchor = None
+    if wanted is None:
+        model.value_head = None
+        return
+    head = model.value_head
+    if head is None:
+        if wanted.trained_before:
+            raise CheckpointError(
+                "algorithm.value_phase.share is 0, so that the run has no phase value, but "
+                f"{section.pretrained or 'a model from scratch'} has no value head that was trained. "
+                "Give as model.pretrained a run of critic-wmtp, or raise the share."
+            )
+        model.add_value_head(wanted.kind, wanted.train_trunk, wanted.num_folds)
+    else:
+        pairs = {
+            "value_head": (wanted.kind, head.kind),
+            "cross_fit": (wanted.num_folds, head.num_folds),
+        }
+        for name, (asked, found) in pairs.items():
+            if asked != found:
+                raise ConfigError(
+                    f"algorithm.{name} is {asked}, but the checkpoint {section.pretrained} has a value "
+                    f"head of {found}. Set algorithm.{name} to {found}."
+                )
+        head.train_trunk = wanted.train_trunk
+    if wanted.anchored:
+        model.anchor_value()
 
 
 def _pretrained(section: ModelSection, origin: str) -> MTPModel:

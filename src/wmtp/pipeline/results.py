@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from wmtp.algorithms.base import Algorithm
 from wmtp.config.recipe import Recipe
 from wmtp.data.collate import Collate
 from wmtp.data.encode import EncodedSet
@@ -58,7 +57,10 @@ def write_results(
     dataset: Any = trainer.train_dataset
     mean_length = sum(len(item) for item in data.train.items) / len(data.train)
     own = training_flops(model, tokens, mean_length)
-    extra = _reference_flops(trainer.algorithm, data)
+    extra = {
+        "reference": _other_model_flops(trainer.algorithm.reference, data),
+        "critic": _other_model_flops(trainer.algorithm.values_from, data),
+    }
     totals = {
         "name": recipe.name,
         "algorithm": recipe.algorithm.name,
@@ -67,8 +69,8 @@ def write_results(
         "steps": trainer.state.global_step,
         "samples": dataset.num_samples,
         "tokens": tokens,
-        "flops": own + extra,
-        "extra_flops": {"reference": extra},
+        "flops": own + sum(extra.values()),
+        "extra_flops": extra,
         "seconds": trainer.run_state.seconds,
         "peak_memory_bytes": peak,
         "num_parameters": num_parameters(model),
@@ -105,11 +107,11 @@ def _spread(data: EncodedSet) -> list[int]:
     return chosen + other[:: max(1, len(other) // room)][:room]
 
 
-def _reference_flops(algorithm: Algorithm[Any], data: Data) -> float:
-    """Return what the reference cost: its training, where known, and one pass over the data."""
-    if algorithm.reference is None:
+def _other_model_flops(checkpoint: str | None, data: Data) -> float:
+    """Return what a reference or critic cost: its training, where known, and one pass over the data."""
+    if checkpoint is None:
         return 0.0
-    folder = model_folder(algorithm.reference)
+    folder = model_folder(checkpoint)
     totals = RunFolder(folder.parent).totals() or {}
     parameters = totals.get("num_parameters") or num_parameters(MTPModel.from_pretrained(folder))
     tokens = sum(len(i) for part in (data.train, data.validation) if part for i in part.items)

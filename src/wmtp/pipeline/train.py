@@ -40,6 +40,7 @@ from wmtp.outputs import (
     read_jsonl,
     writing,
 )
+from wmtp.pipeline.critic import add_values, keep_values, require_whole_pairs, restore_values
 from wmtp.pipeline.data import (
     Data,
     add_reference,
@@ -101,6 +102,10 @@ def train(
             cache = Path(environment.output_root) / "cache"
             folder = model_folder(algorithm.reference)
             data = add_reference(data, folder, cache, device, display)
+        if algorithm.values_from is not None:
+            cache = Path(environment.output_root) / "cache"
+            folder = model_folder(algorithm.values_from)
+            data = add_values(data, folder, cache, device, display)
         _train(recipe, environment, run, algorithm, data, display)
     return run
 
@@ -194,7 +199,12 @@ def _train(
         is_mixture = recipe.data.mixture is not None
         held_out = HeldOut(data.validation, collate, by_source=is_mixture)
     saved = latest_checkpoint(run.checkpoints)
+    if held_out is not None and saved is not None:
+        boundary = algorithm.value_phase_steps(steps)
+        if boundary is not None and step_of(saved) >= boundary:
+            restore_values(held_out, run.held_out_values)
     samples, arguments = _layout(recipe, environment, run.checkpoints, data.train, order)
+    require_whole_pairs(algorithm, arguments.per_device_train_batch_size)
     reset_peak_memory(device)
     with ExitStack() as opened:
         tracker = opened.enter_context(Tracker(environment.tracking, run.path))
@@ -216,6 +226,9 @@ def _train(
             held_out=held_out,
             held_out_points=recipe.evaluation.held_out_points,
             non_finite_report=run.path / "non_finite.json",
+            on_value_phase_end=None
+            if held_out is None
+            else keep_values(held_out, run.held_out_values),
         )
         state = trainer.run_state
 

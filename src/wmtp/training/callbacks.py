@@ -83,6 +83,8 @@ class RunState(TrainerCallback, ExportableState):
             self._seconds_before = attributes["seconds"]
             self.skipped = attributes["skipped"]
         self._read = (int(state.num_input_tokens_seen), self._seconds_before)
+        if state.global_step == 0 and self.trainer.algorithm.value_phase_steps(args.max_steps) == 0:
+            self.trainer.end_value_phase()
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -91,6 +93,8 @@ class RunState(TrainerCallback, ExportableState):
         grads = [p.grad for p in self.trainer.policy.parameters() if p.grad is not None]
         if bool(torch.isfinite(torch.nn.utils.get_total_norm(grads))):
             self._in_a_row = 0
+            if self.trainer.has_auxiliary:
+                self._rest()
             return
         self.trainer.policy.zero_grad(set_to_none=True)
         self.skipped += 1
@@ -107,6 +111,14 @@ class RunState(TrainerCallback, ExportableState):
                 f"The samples of the last one are in {self.report}. Lower optimization.learning_rate, "
                 "or look for broken samples."
             )
+
+    def _rest(self) -> None:
+        """Keep the optimizer from parameters without gradient: it would decay and move them."""
+        trained = [p for p in self.trainer.policy.parameters() if p.grad is not None]
+        reached = torch.stack([p.grad.any() for p in trained if p.grad is not None]).tolist()
+        for parameter, is_reached in zip(trained, reached, strict=True):
+            if not is_reached:
+                parameter.grad = None
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -29,7 +29,8 @@ class MTPTrainer(Trainer):
 
     The loss of a step is `(H / N) sum_{b,t,k} w ce` plus the algorithm's auxiliary sum over the number of
     completion tokens, where N counts the valid targets of all micro-batches and processes of the
-    step. However a global batch is cut, the loss and its gradient are the same.
+    step. However a global batch is cut, the loss and its gradient are the same. Parameters that the loss
+    of a step does not reach, such as those of the heads in phase `value`, rest in it: see `RunState`.
     """
 
     # compute_loss divides by the whole step's count, so Trainer must not divide by the number of
@@ -48,6 +49,7 @@ class MTPTrainer(Trainer):
         held_out: HeldOut | None = None,
         held_out_points: int = 0,
         on_log: Callable[[dict[str, float], int], None] | None = None,
+        on_value_phase_end: Callable[[MTPModel], object] | None = None,
     ) -> None:
         super().__init__(model=model, args=args, train_dataset=train_dataset, data_collator=collate)
         points = held_out_points if held_out is not None else 0
@@ -64,6 +66,8 @@ class MTPTrainer(Trainer):
         self.algorithm = algorithm
         self.held_out = held_out
         self.on_log = on_log
+        self.on_value_phase_end = on_value_phase_end
+        self.has_auxiliary = False
         self.meter = Meter()
         self._num_completion: Tensor | float = 0.0
         self._step_sums: dict[str, Tensor] = {}
@@ -82,9 +86,8 @@ class MTPTrainer(Trainer):
         valid = documents.from_rows(labels != IGNORE_INDEX)
         known: list[Weighting] = []
 
-        def weigh(value: Tensor | None) -> Tensor:
-            by_document = None if value is None else documents.from_rows(value)
-            known.append(self._weigh(inputs, valid, by_document, None))
+        def weigh(*values: Tensor | None) -> Tensor:
+            known.append(self._weigh(inputs, valid, None, values))
             return documents.to_rows(known[0].weights, labels.shape)
 
         out = model(
@@ -99,12 +102,12 @@ class MTPTrainer(Trainer):
         if known:
             chosen, total = known[0], out.weighted_ce
         else:
-            value = None if out.value is None else documents.from_rows(out.value)
-            chosen = self._weigh(inputs, valid, value, ce.detach())
+            chosen = self._weigh(inputs, valid, ce.detach(), (out.value, out.value_anchor))
             total = (chosen.weights * ce).sum()
         loss = labels.shape[-1] * total / num_items_in_batch
         if chosen.auxiliary is not None:
             loss = loss + chosen.auxiliary.sum() / self._num_completion
+            self.has_auxiliary = True
         self.meter.add(ce, chosen.weights, valid, loss)
         for name, value in chosen.sums.items():
             before = self._step_sums.get(name, torch.zeros((), device=value.device))
@@ -114,8 +117,14 @@ class MTPTrainer(Trainer):
         return (loss, out) if return_outputs else loss
 
     def _weigh(
-        self, inputs: dict[str, Any], valid: Tensor, value: Tensor | None, ce: Tensor | None
+        self,
+        inputs: dict[str, Any],
+        valid: Tensor,
+        ce: Tensor | None,
+        values: tuple[Tensor | None, ...],
     ) -> Weighting:
+        documents = Documents.of(inputs)
+        value, anchor = (None if v is None else documents.from_rows(v) for v in values)
         batch = Batch(
             ce=ce,
             valid=valid,
@@ -123,7 +132,9 @@ class MTPTrainer(Trainer):
             sample_ids=inputs["sample_ids"].tolist(),
             step=self.state.global_step,
             total_steps=self.state.max_steps,
-            value=value,
+            value=inputs.get("value") if value is None else value,
+            value_anchor=anchor,
+            problem=inputs["problem"],
             reward=inputs.get("reward"),
             ref_ce=inputs.get("ref_ce"),
         )
@@ -149,8 +160,27 @@ class MTPTrainer(Trainer):
         self.meter.end_step(keep)
         sums, self._step_sums = self._step_sums, {}
         if sums and keep:
-            sums = {name: self._reduce_sum(value) for name, value in sums.items()}
-            self._scheme_metrics = self.algorithm.end_step(sums)
+            self._scheme_metrics = self.algorithm.end_step(self._over_processes(sums))
+        if self.state.global_step == self.algorithm.value_phase_steps(self.state.max_steps):
+            self.end_value_phase()
+
+    def _over_processes(self, sums: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the sums over all processes, on the CPU; sent together."""
+        total = self._reduce_sum(torch.cat([value.flatten() for value in sums.values()])).cpu()
+        parts = total.split([value.numel() for value in sums.values()])
+        return {
+            name: part.view(value.shape)
+            for (name, value), part in zip(sums.items(), parts, strict=True)
+        }
+
+    def end_value_phase(self) -> None:
+        """Keep what the critic says now, for clipping and to see how far it moves later."""
+        if self.policy.value_anchor is not None:
+            self.policy.anchor_value()
+        if self.on_value_phase_end is not None:
+            with self.run_state.pause():
+                self.on_value_phase_end(self.policy)
+            self.policy.train()
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Measure the held-out loss and log it."""

@@ -46,7 +46,8 @@ def weight_samples(
         sample_ids=chosen,
         step=1,
         total_steps=1,
-        value=out.value,
+        value=moved.get("value") if out.value is None else out.value,
+        problem=moved["problem"],
         reward=moved.get("reward"),
         ref_ce=moved.get("ref_ce"),
     )
