@@ -90,7 +90,7 @@ class Critic(Algorithm["Critic.Config"]):
             return self
 
     needs = frozenset({"reward"})
-    uses_ce = False
+    uses_ce = "none"
 
     def __init__(self, config: Config, seed: int = 0) -> None:
         super().__init__(config, seed)
