@@ -11,7 +11,13 @@ import torch
 import torch.nn.functional as F
 
 from tests.tiny import child_environment
-from wmtp.losses import chunked, horizon_labels, linear_cross_entropy, weighted_linear_cross_entropy
+from wmtp.losses import (
+    chunked,
+    horizon_labels,
+    linear_cross_entropy,
+    linear_cross_entropy_and_entropy,
+    weighted_linear_cross_entropy,
+)
 
 
 def test_horizon_labels_by_hand() -> None:
@@ -90,6 +96,26 @@ def test_both_losses_equal_torch(
     torch.testing.assert_close(total, (want * grad).sum())
     assert not ce.requires_grad
     torch.testing.assert_close(torch.autograd.grad(2 * total, parameters), expected)
+
+
+@pytest.mark.parametrize("chunk", [1, 300, 1 << 23])
+@pytest.mark.parametrize("softcap", [None, 3.0])
+def test_entropy_comes_with_the_same_losses(
+    monkeypatch: pytest.MonkeyPatch, chunk: int, softcap: float | None
+) -> None:
+    monkeypatch.setattr(chunked, "_CHUNK_ELEMENTS", chunk)
+    hidden, weight, bias, labels, grad = inputs(53, 7, 19)
+    options = {"bias": bias, "softcap": softcap}
+    ce, entropy = linear_cross_entropy_and_entropy(hidden, weight, labels, **options)
+    alone = linear_cross_entropy(hidden, weight, labels, **options)
+    assert torch.equal(ce, alone)
+    gradients = [torch.autograd.grad((c * grad).sum(), [hidden, weight]) for c in (ce, alone)]
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    logits = F.linear(hidden, weight, bias)
+    logits = logits if softcap is None else softcap * torch.tanh(logits / softcap)
+    want = torch.distributions.Categorical(logits=logits).entropy() * (labels != -100)
+    torch.testing.assert_close(entropy, want.detach())
+    assert not entropy.requires_grad
 
 
 def losses_of(hidden, weight, labels, grad):

@@ -337,6 +337,23 @@ def test_rho1_and_its_shuffle_from_a_reference(data: Path, tmp_path: Path) -> No
         train(recipe(data, name="other", algorithm=own, tokenizer={"vocab_size": 270}), where)
 
 
+def test_an_earlier_checkpoint_of_the_policy_is_its_reference(data: Path, tmp_path: Path) -> None:
+    """A checkpoint of a run that goes on is a whole model folder, tokenizer included."""
+    where = environment(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe(data), where, display=StopAt(7))
+    checkpoint = str(tmp_path / "run" / "checkpoints" / "checkpoint-4")
+    own = {"name": "rho1-wmtp", "reference": checkpoint, "select_by": "token", "keep": 0.5}
+    model = {"pretrained": checkpoint, "num_heads": 3}
+    document = recipe(data, name="after", algorithm=own, model=model, tokenizer={})
+    document.override(["optimization.steps=3", "optimization.learning_rate=1e-9"])
+    run = train(document, where)
+    logged = [line for line in metrics(run) if "train/loss" in line]
+    assert 0.3 < logged[0]["train/weight/zero_share/head_1"] < 0.6
+    assert logged[0]["train/weight/zero_share/head_0"] == 0
+    assert run.totals()["extra_flops"]["reference"] > 0
+
+
 def test_critic_trains_and_logs_its_value(data: Path, tmp_path: Path) -> None:
     algorithm = {"name": "critic-wmtp", "trunk": "trained", "value_phase": {"policy_loss": True}}
     run = train(recipe(data, algorithm=algorithm), environment(tmp_path))
@@ -375,6 +392,17 @@ def test_bad_settings(data, tmp_path, changes, error, message) -> None:
         (["data.incorrect_share=0", "algorithm={name: critic-wmtp}"], ConfigError, "learns values"),
         (["data.max_length=4"], DataError, "have no target within data.max_length 4"),
         (["data.validation_split=test"], DataError, "test"),
+        (
+            ["data.incorrect_share=0", "algorithm={name: oracle, of: {name: focal}}"],
+            ConfigError,
+            "algorithm oracle needs known faults",
+        ),
+        (["optimization.head_coefficients={values: [1, 0.3]}"], ConfigError, "has 2 numbers"),
+        (
+            ["optimization.head_coefficients={values: [1, 1, 1], decay_end: 0.5}"],
+            ConfigError,
+            "say when `final` comes",
+        ),
         (["model={num_heads: 2, pretrained: nowhere}", "tokenizer=null"], Exception, "nowhere"),
     ],
 )

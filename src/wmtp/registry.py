@@ -77,7 +77,15 @@ ALGORITHMS = Registry(
         "mtp-baseline": "wmtp.algorithms.baseline:Baseline",
         "critic-wmtp": "wmtp.algorithms.critic:Critic",
         "rho1-wmtp": "wmtp.algorithms.rho1:Rho1",
+        "token-probability": "wmtp.algorithms.token_probability:TokenProbability",
+        "high-entropy": "wmtp.algorithms.high_entropy:HighEntropy",
+        "focal": "wmtp.algorithms.focal:Focal",
+        "gradient-importance": "wmtp.algorithms.gradient_importance:GradientImportance",
+        "hybrid": "wmtp.algorithms.hybrid:Hybrid",
         "shuffled": "wmtp.algorithms.shuffled:Shuffled",
+        "random-matched": "wmtp.algorithms.random_matched:RandomMatched",
+        "inverted": "wmtp.algorithms.inverted:Inverted",
+        "oracle": "wmtp.algorithms.oracle:Oracle",
     },
 )
 

@@ -55,6 +55,43 @@ def top_fraction(
     return (rank < chosen) & valid
 
 
+def softmax_per_sequence(
+    score: Float[Tensor, "B S H"], valid: Bool[Tensor, "B S H"]
+) -> Float[Tensor, "B S H"]:
+    """Return `n softmax_t(score)` over the n valid targets of each sequence and head, 0 elsewhere.
+
+    It is `exp(score)` with mean 1, and can neither overflow nor vanish. A score that is not finite at a
+    valid target makes its sequence and head NaN.
+    """
+    share = score.masked_fill(~valid, -torch.inf).softmax(dim=1)
+    # Not finite: a lone -inf would be a share of 0 in silence.
+    share = nan_where_not_finite(share, score, valid)
+    return (share * valid.sum(dim=1, keepdim=True)).masked_fill(~valid, 0.0)
+
+
+def softmax_over_heads(
+    score: Float[Tensor, "B S H"], valid: Bool[Tensor, "B S H"]
+) -> Float[Tensor, "B S H"]:
+    """Return `n softmax_k(score)` over the n valid heads of each position, 0 elsewhere.
+
+    The mean over the valid heads of a position is 1; that over the targets of a head need not be.
+    """
+    share = score.masked_fill(~valid, -torch.inf).softmax(dim=2)
+    return (share * valid.sum(dim=2, keepdim=True)).masked_fill(~valid, 0.0)
+
+
+def nan_where_not_finite(
+    weights: Float[Tensor, "B S H"], signal: Float[Tensor, "B S K"], valid: Bool[Tensor, "B S K"]
+) -> Float[Tensor, "B S H"]:
+    """Return the weights, NaN in every sequence and head whose valid signal is not finite somewhere.
+
+    Comparisons would turn such a signal into an ordinary weight in silence; the trainer leaves out a step
+    with a weight that is no number, and counts it. K is H, or 1 for a signal that decides all heads.
+    """
+    poison = (signal.masked_fill(~valid, 0.0) * 0.0).sum(dim=1, keepdim=True)
+    return weights + poison
+
+
 def gae(
     value: Float[Tensor, "B S"],
     reward: Float[Tensor, " B"],
@@ -122,17 +159,39 @@ def permute_within_rows(
 
     `seeds` has one entry per row, so that a row is permuted alike in whatever batch it stands.
     """
-    _, length, num_heads = weights.shape
-    noise = torch.stack(
-        [
-            torch.rand(length, num_heads, generator=torch.Generator().manual_seed(seed))
-            for seed in seeds
-        ]
-    ).to(weights.device)
+    noise = row_noise(weights, seeds)
     # Both orders list the valid targets first; the i-th of one takes the weight of the i-th of the
     # other.
     by_position = (~valid).to(torch.uint8).argsort(dim=1, stable=True)
     by_noise = noise.masked_fill(~valid, torch.inf).argsort(dim=1, stable=True)
     out = torch.zeros_like(weights)
     out.scatter_(1, by_noise, weights.gather(1, by_position))
+    return out.masked_fill(~valid, 0.0)
+
+
+def row_noise(like: Float[Tensor, "B S H"], seeds: list[int]) -> Float[Tensor, "B S H"]:
+    """Return uniform numbers in [0, 1) of the shape of `like`, drawn for each row from its own seed.
+
+    The first positions of a row do not depend on its length.
+    """
+    shape = like.shape[1:]
+    rows = [torch.rand(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return torch.stack(rows).to(like.device)
+
+
+def reassign(
+    weights: Float[Tensor, "B S H"],
+    valid: Bool[Tensor, "B S H"],
+    keys: tuple[Tensor, ...],
+) -> Float[Tensor, "B S H"]:
+    """Return the weights of each sequence and head on other valid targets: the least to the first.
+
+    keys: tensors `[B,S,H]` that order the targets, ascending, the most important last.
+    """
+    order = torch.arange(weights.shape[1], device=weights.device)[None, :, None]
+    order = order.expand_as(weights)
+    for key in (*keys, ~valid):  # the valid ones first
+        order = order.gather(1, key.gather(1, order).to(torch.float32).argsort(dim=1, stable=True))
+    ascending = weights.masked_fill(~valid, torch.inf).sort(dim=1).values
+    out = torch.zeros_like(weights).scatter_(1, order, ascending)
     return out.masked_fill(~valid, 0.0)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from wmtp.algorithms.base import Batch, RunningMoments
+from wmtp.algorithms.base import Algorithm, Batch, RunningMoments
 from wmtp.algorithms.baseline import Baseline
 from wmtp.algorithms.critic import Critic, critic_weights
 from wmtp.algorithms.rho1 import Rho1, rho1_weights
@@ -48,21 +48,79 @@ def batch(seed: int = 0, step: int = 5, total: int = 10, padding: int = 0) -> Ba
         value=random(B, S),
         reward=torch.tensor([0.0, 1.0, 0.0, 1.0]),
         ref_ce=random(B, S) * 4,
+        fault=random(B, S) < 0.2,
+        token_ids=(random(B, S) * 7).long(),
+        vocab_size=7,
+        importance=random(B, S),
+        entropy=random(B, S, H) * 3 * valid,
     )
+
+
+def part(given: Batch, rows: slice) -> Batch:
+    """Return these rows alone."""
+    fields = {
+        name: value[rows]
+        for name in given.__dataclass_fields__
+        if isinstance(value := getattr(given, name), torch.Tensor | list)
+    }
+    return replace(given, **fields)
 
 
 SCHEMES = {
     "mtp-baseline": {},
     "rho1-wmtp": {"reference": "r", "always_keep_head_0": False},
     "critic-wmtp": {},
+    "token-probability": {},
+    "high-entropy": {},
+    "focal": {},
+    "gradient-importance": {"every_n_steps": 5},
+    "hybrid": {"first": {"name": "critic-wmtp"}, "second": {"name": "rho1-wmtp", "reference": "r"}},
     "shuffled": {"of": {"name": "critic-wmtp"}},
+    "random-matched": {"of": {"name": "focal"}},
+    "inverted": {"of": {"name": "critic-wmtp"}},
+    "oracle": {"of": {"name": "token-probability"}},
+}
+VARIANTS = {
+    "softmax": ("rho1-wmtp", {"reference": "r", "mode": "softmax"}),
+    "abs_softmax": ("rho1-wmtp", {"reference": "r", "mode": "abs_softmax"}),
+    "emphasis": (
+        "rho1-wmtp",
+        {"reference": "r", "mode": "emphasis", "always_keep_head_0": False},
+    ),
+    "by token": ("rho1-wmtp", {"reference": "r", "select_by": "token"}),
+    "by token, head 0 too": (
+        "rho1-wmtp",
+        {"reference": "r", "select_by": "token", "always_keep_head_0": False},
+    ),
+    "measured": ("gradient-importance", {"every_n_steps": 1}),
+    "interpolation": (
+        "hybrid",
+        {
+            "first": {"name": "critic-wmtp"},
+            "second": {"name": "gradient-importance"},
+            "combine": "interpolation",
+        },
+    ),
+    "oracle of shuffled": (
+        "oracle",
+        {"of": {"name": "shuffled", "of": {"name": "rho1-wmtp", "reference": "r"}}},
+    ),
 }
 NEUTRAL = {
     "mtp-baseline": {},
     "rho1-wmtp": {"reference": "r", "keep": 1.0},
     "critic-wmtp": {"beta": 1e9},
-    "shuffled": {"of": {"name": "mtp-baseline"}},
+    "token-probability": {"power": 0.0},
+    "high-entropy": {"keep": 1.0},
+    "focal": {"gamma": 0.0},
+    "gradient-importance": {"power": 0.0},
+    "hybrid": {"first": {"name": "mtp-baseline"}, "second": {"name": "mtp-baseline"}},
+    **{
+        name: {"of": {"name": "mtp-baseline"}}
+        for name in ("shuffled", "random-matched", "inverted", "oracle")
+    },
 }
+CASES = {**{name: (name, settings) for name, settings in SCHEMES.items()}, **VARIANTS}
 
 
 def scheme(name: str, settings: dict):
@@ -71,24 +129,38 @@ def scheme(name: str, settings: dict):
 
 
 def warmed(name: str, settings: dict):
-    """Return a scheme whose running statistics have seen some steps."""
+    """Return a scheme whose running statistics, if it has any, have seen some steps."""
     algorithm = scheme(name, settings)
-    for step in range(60):
-        sums = algorithm.weigh(batch(step=step, total=60)).sums
+    for step in range(60 if algorithm.state else 0):
+        sums = algorithm.weigh(asked(algorithm, batch(step=step, total=60))).sums
         if sums:
             algorithm.end_step(sums)
     return algorithm
 
 
+def asked(algorithm: Algorithm, given: Batch) -> Batch:
+    """Return the batch with what the trainer would show the scheme alone."""
+    ce = {"none": None, "head_0": given.ce[..., :1], "all": given.ce}[algorithm.uses_ce]
+    importance = given.importance if algorithm.asks_for_importance(given.step) else None
+    hidden = {
+        name: None
+        for name in ("reward", "ref_ce", "fault", "entropy")
+        if name not in algorithm.needs
+    }
+    if algorithm.value_head is None:
+        hidden["value"] = None
+    return replace(given, ce=ce, importance=importance, **hidden)
+
+
 def test_every_shipped_scheme_is_tested_here() -> None:
-    assert set(SCHEMES) == set(ALGORITHMS.names())
+    assert set(SCHEMES) == set(NEUTRAL) == set(ALGORITHMS.names())
 
 
-@pytest.mark.parametrize("name", list(SCHEMES))
+@pytest.mark.parametrize("name", list(CASES))
 def test_contract(name: str) -> None:
-    algorithm = warmed(name, SCHEMES[name])
+    algorithm = warmed(*CASES[name])
     given = batch()
-    weights = algorithm.weigh(given).weights
+    weights = algorithm.weigh(asked(algorithm, given)).weights
     assert weights.shape == (B, S, H)
     assert weights.dtype == torch.float32
     assert not weights.requires_grad
@@ -99,34 +171,112 @@ def test_contract(name: str) -> None:
         assert weights[..., k][given.valid[..., k]].mean().item() == pytest.approx(1.0, abs=0.02)
 
 
-@pytest.mark.parametrize("name", list(SCHEMES))
-def test_only_schemes_that_say_so_use_the_cross_entropy(name: str) -> None:
-    algorithm, given = warmed(name, SCHEMES[name]), batch()
+@pytest.mark.parametrize("name", list(CASES))
+def test_weights_depend_on_no_more_losses_than_the_scheme_says(name: str) -> None:
+    algorithm, given = warmed(*CASES[name]), batch()
     weights = algorithm.weigh(given).weights
-    other = replace(given, ce=given.ce.flip(1) * given.valid)
-    assert torch.equal(algorithm.weigh(other).weights, weights) != algorithm.uses_ce
-    if not algorithm.uses_ce:
-        assert torch.equal(algorithm.weigh(replace(given, ce=None)).weights, weights)
+    others = given.ce.clone()
+    others[..., 1:] = given.ce[..., 1:].flip(1) * given.valid[..., 1:]
+    entropy = given.entropy.flip(1) * given.valid
+    changed = replace(given, ce=others, entropy=entropy)
+    if algorithm.uses_ce != "all":
+        assert torch.equal(algorithm.weigh(changed).weights, weights)
+    if algorithm.uses_ce == "head_0":
+        assert torch.equal(weights[..., 0], given.valid[..., 0].float())
+        changed = replace(given, ce=given.ce.flip(1) * given.valid)
+        assert not torch.equal(algorithm.weigh(changed).weights, weights)
 
 
-@pytest.mark.parametrize("name", list(SCHEMES))
+@pytest.mark.parametrize("name", list(CASES))
 def test_weights_ignore_padding_and_neighbours(name: str) -> None:
-    algorithm = warmed(name, SCHEMES[name])
-    plain = algorithm.weigh(batch()).weights
-    assert torch.equal(algorithm.weigh(batch(padding=4)).weights[:, :S], plain)
-    one = batch()
-    row = Batch(
-        ce=one.ce[1:2],
-        valid=one.valid[1:2],
-        completion=one.completion[1:2],
-        sample_ids=one.sample_ids[1:2],
-        step=one.step,
-        total_steps=one.total_steps,
-        value=one.value[1:2],
-        reward=one.reward[1:2],
-        ref_ce=one.ref_ce[1:2],
-    )
+    algorithm = warmed(*CASES[name])
+    given, padded = (asked(algorithm, batch(padding=p)) for p in (0, 4))
+    plain = algorithm.weigh(given).weights
+    assert torch.equal(algorithm.weigh(padded).weights[:, :S], plain)
+    row = part(given, slice(1, 2))
     assert torch.equal(algorithm.weigh(row).weights, plain[1:2])
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_sums_do_not_depend_on_how_a_batch_is_cut(name: str) -> None:
+    whole, halves = (scheme(*CASES[name]) for _ in range(2))
+    for step in range(2):
+        given = asked(whole, batch(seed=step, step=step))
+        if not (sums := whole.weigh(given).sums):
+            continue
+        parts = [halves.weigh(part(given, rows)).sums for rows in (slice(0, 1), slice(1, 4))]
+        whole.end_step(sums)
+        halves.end_step({key: parts[0][key] + parts[1][key] for key in sums})
+    given = asked(whole, batch(seed=9, step=3))
+    torch.testing.assert_close(halves.weigh(given).weights, whole.weigh(given).weights)
+
+
+@pytest.mark.parametrize("name", list(CASES))
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_a_signal_that_is_no_number_is_not_hidden(name: str, wrong: float) -> None:
+    """Its sequence gets a weight that is no number, which the trainer leaves out; others do not."""
+    algorithm = warmed(*CASES[name])
+    given = asked(algorithm, batch(step=0 if name == "gradient-importance" else 5, total=10))
+    usual = algorithm.weigh(given).weights
+    signals = ("ref_ce", "importance", "entropy")
+    if math.isnan(wrong):  # an infinite loss shows itself, and a sigmoid is never infinite
+        signals += ("value",) if name == "high-entropy" else ("value", "ce")
+    for field in signals:
+        signal = getattr(given, field)
+        if signal is None:
+            continue
+        broken = signal.clone()
+        broken[2, 6] = wrong
+        found = algorithm.weigh(replace(given, **{field: broken})).weights
+        assert not torch.isfinite(found[2]).all(), field
+        assert torch.equal(found[:2], usual[:2]), field
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_one_target_short_sequences_and_equal_losses(name: str) -> None:
+    """A lone target weighs 1 or, where the scheme may drop it, 0; heads without targets have none."""
+    algorithm = scheme(*CASES[name])
+    labels = torch.full((2, 3), -100)
+    labels[:, 1:] = torch.tensor([[5, 6], [-100, 6]])
+    valid = horizon_labels(labels, 6) != -100
+    completion = labels != -100
+    even = torch.ones(2, 3)
+    given = Batch(
+        ce=torch.where(valid, 2.0, 0.0),
+        valid=valid,
+        completion=completion,
+        sample_ids=[0, 1],
+        step=5,
+        total_steps=10,
+        value=even / 2,
+        reward=even[:, 0] / 2,
+        ref_ce=even,
+        fault=torch.zeros(2, 3, dtype=torch.bool),
+        token_ids=torch.zeros(2, 3, dtype=torch.long),
+        vocab_size=7,
+        entropy=torch.where(valid, 1.0, 0.0),
+        importance=even,
+    )
+    weights = algorithm.weigh(asked(algorithm, given)).weights
+    assert weights.shape == (2, 3, 6)
+    assert torch.isfinite(weights).all()
+    assert (weights >= 0).all()
+    assert not weights[~valid].any()
+    assert not weights[..., 2:].any()
+    if not algorithm.state:  # running statistics make whole samples heavier or lighter
+        torch.testing.assert_close(weights[1].sum(dim=0)[:2], torch.ones(2), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_state_survives_a_checkpoint(name: str) -> None:
+    algorithm, fresh = warmed(*CASES[name]), scheme(*CASES[name])
+    fresh.restore(json.loads(json.dumps(algorithm.state)))
+    assert fresh.state == algorithm.state
+    given = asked(algorithm, batch())
+    assert torch.equal(fresh.weigh(given).weights, algorithm.weigh(given).weights)
+    if sums := algorithm.weigh(given).sums:
+        assert fresh.end_step(sums) == algorithm.end_step(sums)
+        assert fresh.state == algorithm.state
 
 
 @pytest.mark.parametrize("name", list(NEUTRAL))
@@ -134,7 +284,7 @@ def test_a_neutral_setting_is_the_baseline(name: str) -> None:
     algorithm = warmed(name, NEUTRAL[name])
     given = batch()
     torch.testing.assert_close(
-        algorithm.weigh(given).weights, given.valid.float(), rtol=0, atol=1e-6
+        algorithm.weigh(asked(algorithm, given)).weights, given.valid.float(), rtol=0, atol=1e-6
     )
 
 
@@ -292,7 +442,7 @@ def test_bad_settings_are_refused() -> None:
         Critic.Config(clip_min=5.0, clip_max=1.0)
     with pytest.raises(ValidationError):
         Critic.Config(beta=0.0)
-    with pytest.raises(ConfigError, match="shuffling a shuffle"):
-        Shuffled(Shuffled.Config(of={"name": "shuffled"}))
+    with pytest.raises(ConfigError, match="would be moved again"):
+        Shuffled(Shuffled.Config(of={"name": "shuffled", "of": {"name": "mtp-baseline"}}))
     with pytest.raises(ValidationError):
         Baseline.Config(keep=0.5)

@@ -16,12 +16,17 @@ from tests.tiny import on_two_processes, tiny_data, tiny_model, trainer_for
 from wmtp.algorithms.base import Algorithm
 from wmtp.algorithms.baseline import Baseline
 from wmtp.algorithms.critic import Critic
+from wmtp.algorithms.gradient_importance import GradientImportance
+from wmtp.algorithms.high_entropy import HighEntropy
+from wmtp.algorithms.hybrid import Hybrid
 from wmtp.algorithms.rho1 import Rho1
 from wmtp.algorithms.shuffled import Shuffled
 from wmtp.data.collate import Collate
 from wmtp.errors import CheckpointError, TrainingError
 from wmtp.modeling.mtp import MTPModel
 from wmtp.training.checkpoints import latest_checkpoint
+from wmtp.training.coefficients import HeadCoefficients
+from wmtp.training.importance import input_importance
 
 ORDER = np.arange(16)
 
@@ -39,6 +44,17 @@ def algorithms():
         ),
         "shuffled": lambda: Shuffled(
             Shuffled.Config(of={"name": "rho1-wmtp", "reference": "unused"}), seed=7
+        ),
+        "by token": lambda: Rho1(Rho1.Config(reference="unused", select_by="token")),
+        "high-entropy": lambda: HighEntropy(HighEntropy.Config(keep=0.3)),
+        "gradient-importance": lambda: GradientImportance(
+            GradientImportance.Config(every_n_steps=3)
+        ),
+        "hybrid": lambda: Hybrid(
+            Hybrid.Config(
+                first={"name": "critic-wmtp", "value_phase": {"share": 0.2, "policy_loss": True}},
+                second={"name": "rho1-wmtp", "reference": "unused"},
+            )
         ),
     }
 
@@ -104,6 +120,98 @@ def test_accumulation_changes_nothing(tmp_path: Path, name: str) -> None:
             assert found == pytest.approx([found[0]] * 3, rel=1e-3, abs=5e-4), key
 
 
+def test_keeping_all_trains_as_the_baseline_bit_for_bit(tmp_path: Path) -> None:
+    logs, weights = [], []
+    for algorithm in (
+        Baseline(Baseline.Config()),
+        Rho1(Rho1.Config(reference="unused", keep=1, always_keep_head_0=False)),
+        Rho1(Rho1.Config(reference="unused", keep=1, select_by="token")),
+    ):
+        trainer, log = trainer_for(tmp_path, algorithm, tiny_model(), tiny_data(), ORDER, micro=4)
+        trainer.train()
+        logs.append([step["train/loss"] for step in log])
+        weights.append(list(trainer.policy.state_dict().values()))
+    assert len(logs[0]) == 4
+    assert logs[1:] == [logs[0], logs[0]]
+    for other in weights[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(weights[0], other, strict=True))
+
+
+def test_tokens_chosen_before_or_after_the_loss_train_alike(tmp_path: Path) -> None:
+    """The losses of dropped targets are never computed, and nothing else changes."""
+    found = []
+    for early in (True, False):
+        algorithm = algorithms()["by token"]()
+        assert algorithm.uses_ce == "head_0"
+        algorithm.uses_ce = "head_0" if early else "all"
+        trainer, logs = trainer_for(tmp_path, algorithm, tiny_model(), tiny_data(), ORDER, micro=8)
+        trainer.train()
+        found.append(logs)
+    for one, two in zip(*found, strict=True):
+        for name in ("train/loss", "train/ce/head_0", "train/weight/zero_share/head_2"):
+            assert one[name] == pytest.approx(two[name], rel=1e-5)
+    # What is logged of a further head is the mean over the kept targets: those that cost more.
+    assert found[0][0]["train/ce/head_1"] != pytest.approx(found[1][0]["train/ce/head_1"], rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["mtp-baseline", "rho1-wmtp", "by token"])
+def test_head_coefficients_scale_the_loss_of_each_head(tmp_path: Path, name: str) -> None:
+    """lambda_k multiplies what a head adds to the loss and its gradient, whatever the scheme."""
+    inputs = Collate(4, 0)(list(enumerate(tiny_data(6).items)))
+    number = int((inputs["labels"] != -100).sum())
+
+    def loss_with(values: tuple[float, ...]) -> torch.Tensor:
+        algorithm, model = algorithms()[name](), tiny_model().eval()
+        trainer, _ = trainer_for(tmp_path, algorithm, model, tiny_data(6), np.arange(6), micro=6)
+        trainer.head_coefficients = HeadCoefficients((1.0,) * 4, values, 0.5, 0.5)
+        trainer._num_completion = float(inputs["completion"].sum())
+        trainer.state.max_steps, trainer.state.global_step = 10, 5
+        loss = trainer.compute_loss(model, inputs, num_items_in_batch=number)
+        loss.backward()
+        grad = model.backbone.get_output_embeddings().weight.grad
+        return torch.cat([loss.detach()[None], grad.flatten()])
+
+    alone = [loss_with(tuple(float(k == h) for k in range(4))) for h in range(4)]
+    mixed = loss_with((1.0, 0.3, 0.2, 0.0))
+    want = alone[0] + 0.3 * alone[1] + 0.2 * alone[2]
+    torch.testing.assert_close(mixed, want, rtol=1e-4, atol=1e-6)
+
+
+def test_coefficients_by_hand() -> None:
+    step = HeadCoefficients((1.0, 0.3), (1.0, 0.1), 0.67, 0.67)
+    assert [step.at(n, 100) for n in (0, 66, 67, 99)] == [[1.0, 0.3]] * 2 + [[1.0, 0.1]] * 2
+    line = HeadCoefficients((1.0, 0.4), (1.0, 0.2), 0.2, 0.6)
+    assert [line.at(n, 10)[1] for n in (2, 4, 6)] == pytest.approx([0.4, 0.3, 0.2])
+
+
+@pytest.mark.parametrize("heads", ["parallel", "sequential"])
+def test_importance_is_the_gradient_to_the_embeddings(heads: str) -> None:
+    """Against the gradient of a plain sum of losses, with embeddings that each position has of its own."""
+    model = tiny_model(3, head_type=heads).double().eval()
+    inputs = Collate(3, 0)(list(enumerate(tiny_data(2).items)))
+    ids = inputs["input_ids"]
+    table = model.backbone.get_input_embeddings()
+    vectors = table.weight.detach()[ids]
+    found = input_importance(model, input_ids=ids, labels=inputs["labels"])
+    assert found.shape == ids.shape
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    assert not table._forward_hooks
+
+    def loss_of(vectors: torch.Tensor) -> float:
+        hook = table.register_forward_hook(lambda *_: vectors)
+        with torch.no_grad():
+            ce = model(ids, labels=inputs["labels"]).ce
+        hook.remove()
+        return float(ce.sum())
+
+    want = 0.0
+    for d in range(vectors.shape[-1]):
+        shift = torch.zeros_like(vectors)
+        shift[1, 4, d] = 1e-5
+        want += abs(loss_of(vectors + shift) - loss_of(vectors - shift)) / 2e-5
+    assert found[1, 4].item() == pytest.approx(want, rel=1e-3)
+
+
 def test_logged_statistics_do_not_depend_on_micro_batches(tmp_path: Path) -> None:
     one, eight = (train(tmp_path, "rho1-wmtp", m, 8 // m)[1] for m in (8, 1))
     for key in one[0]:
@@ -114,7 +222,9 @@ def test_logged_statistics_do_not_depend_on_micro_batches(tmp_path: Path) -> Non
     assert one[0]["train/weight/effective_sample_size/head_0"] == pytest.approx(0.6, abs=0.1)
 
 
-@pytest.mark.parametrize("name", ["mtp-baseline", "critic-wmtp", "critic-pairwise"])
+@pytest.mark.parametrize(
+    "name", ["mtp-baseline", "critic-wmtp", "critic-pairwise", "gradient-importance"]
+)
 def test_two_processes_equal_one(tmp_path: Path, name: str) -> None:
     _, alone = train(tmp_path / "one", name, 8, 1)
     out = tmp_path / "logs.json"
@@ -148,7 +258,9 @@ def test_padding_changes_nothing(tmp_path: Path, name: str) -> None:
     torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["critic-wmtp", "critic-clipped", "shuffled"])
+@pytest.mark.parametrize(
+    "name", ["critic-wmtp", "critic-clipped", "shuffled", "gradient-importance", "hybrid"]
+)
 def test_resumed_equals_uninterrupted(tmp_path: Path, name: str) -> None:
     order = np.concatenate([ORDER, ORDER[::-1]])
     saving = {"save_strategy": "steps", "save_steps": 3, "micro": 4, "accumulation": 1}

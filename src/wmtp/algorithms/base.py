@@ -13,6 +13,7 @@ from torch import Tensor
 from wmtp.config.recipe import Section
 
 ConfigT = TypeVar("ConfigT", bound=Section)
+UsesCE = Literal["none", "head_0", "all"]
 
 
 class ValueHeadSettings(NamedTuple):
@@ -34,16 +35,19 @@ class ValueHeadSettings(NamedTuple):
 class Batch:
     """What an algorithm may look at. Legend: B batch, S sequence, H heads.
 
-    ce: cross entropy per target, nats, detached; None where the algorithm does not use it. valid:
-    targets that count. completion: tokens of the completion, stored by token. value: V after reading each
-    token, with gradient, or None; K heads fitted on different folds give K values. value_anchor: the same
-    of the heads as they were after phase `value`. reward, ref_ce: the sample's reward and each token's
-    reference cross entropy, or None when the data has none. sample_ids: which training sample each row
-    is. problem: a number of its problem, the same in every run. step, total_steps: progress in optimizer
-    steps, from 0.
+    ce: cross entropy per target, nats, detached, of the heads that `Algorithm.uses_ce` asks for (K = H, or
+    1 for head 0 alone); else None. valid: targets that count. completion: tokens of the completion, stored
+    by token. sample_ids: which training sample each row is. step, total_steps: progress in optimizer
+    steps, from 0. The rest is None where the data have none, or where nobody asked. value: V after
+    reading each token, with gradient; K heads fitted on different folds give K values. value_anchor: the
+    same of the heads as they were after phase `value`. problem: a number of the sample's problem, the same
+    in every run. reward: of the sample. Stored by token, `[B,S]`: ref_ce, the reference's cross entropy;
+    fault, whether a known fault is there; token_ids, out of `vocab_size`; importance, the L1 norm of the
+    loss gradient with respect to the token's embedding. entropy: of the distribution that predicts the
+    target, nats.
     """
 
-    ce: Float[Tensor, "B S H"] | None
+    ce: Float[Tensor, "B S K"] | None
     valid: Bool[Tensor, "B S H"]
     completion: Bool[Tensor, "B S"]
     sample_ids: list[int]
@@ -54,6 +58,11 @@ class Batch:
     problem: Int[Tensor, " B"] | None = None
     reward: Float[Tensor, " B"] | None = None
     ref_ce: Float[Tensor, "B S"] | None = None
+    fault: Bool[Tensor, "B S"] | None = None
+    token_ids: Int[Tensor, "B S"] | None = None
+    vocab_size: int = 0
+    importance: Float[Tensor, "B S"] | None = None
+    entropy: Float[Tensor, "B S H"] | None = None
 
 
 @dataclass(frozen=True)
@@ -75,17 +84,20 @@ class Weighting:
 class Algorithm(ABC, Generic[ConfigT]):
     """A weighting scheme. A final subclass nests its settings as `Config` and writes `weigh`.
 
-    needs: signals that the data must carry ("reward", "ref_ce"), "correct" for samples with reward 1 and
-    "pairs" for whole pairs of a correct and an incorrect one in every forward. uses_ce: whether `weigh`
-    looks at `Batch.ce`; a scheme that does not is asked before the loss, which then costs less. Schemes
-    with running statistics keep them in `state` (plain numbers, saved with every checkpoint) and change
-    them in `end_step` only, so that the weights of a step do not depend on how it is cut into
+    needs: signals that `Batch` must carry: "reward", "ref_ce" and "fault" come from the data, "entropy"
+    from the model; "correct" asks for samples with reward 1 and "pairs" for whole pairs of a correct and an
+    incorrect one in every forward. uses_ce: what `weigh` has to know of the losses of this step. With
+    `none` it is asked before them, which then cost less. With `head_0` it sees those of head 0 and must
+    leave head 0 uniform: the other heads then never compute the loss of a target that gets weight 0. With
+    `all` it is asked last. Schemes with running statistics keep them in `state` (plain numbers, saved with
+    every checkpoint) and change them in `end_step` only, so that the weights of a step do not depend on
+    how it is cut into
     micro-batches.
     """
 
     Config: ClassVar[type[Section]]
     needs: frozenset[str] = frozenset()
-    uses_ce: bool = True
+    uses_ce: UsesCE = "all"
 
     def __init__(self, config: ConfigT, seed: int = 0) -> None:
         self.config = config
@@ -110,6 +122,10 @@ class Algorithm(ABC, Generic[ConfigT]):
     def reference(self) -> str | None:
         """Checkpoint of the reference model whose cross entropy is needed; None for none."""
         return None
+
+    def asks_for_importance(self, step: int) -> bool:
+        """Return whether `Batch.importance` is wanted in this step: another backward computes it."""
+        return False
 
     @abstractmethod
     def weigh(self, batch: Batch) -> Weighting:

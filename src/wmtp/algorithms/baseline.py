@@ -12,7 +12,7 @@ class Baseline(Algorithm["Baseline.Config"]):
     class Config(Section):
         """No settings."""
 
-    uses_ce = False
+    uses_ce = "none"
 
     def weigh(self, batch: Batch) -> Weighting:
         """Return 1 at every valid target."""

@@ -51,7 +51,7 @@ class Critic(Algorithm[CriticSettings]):
     """Exponential weights from the TD errors of a learned P(success)."""
 
     Config = CriticSettings
-    uses_ce = False
+    uses_ce = "none"
 
     def __init__(self, config: CriticSettings, seed: int = 0) -> None:
         super().__init__(config, seed)

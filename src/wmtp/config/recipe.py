@@ -285,6 +285,36 @@ class DataSection(OpenSection):
         return self
 
 
+class HeadCoefficientsSection(Section):
+    """Factors lambda_k on the loss of each head, beside the weights of any algorithm."""
+
+    values: tuple[float, ...] = Field(
+        strict=False, description="One per head, head 0 first; all 1 is the plain sum over heads."
+    )
+    final: tuple[float, ...] | None = Field(
+        None, strict=False, description="What they become; default: they stay."
+    )
+    decay_start: float = Field(
+        0.0, ge=0, le=1, description="Share of the steps after which they begin to change."
+    )
+    decay_end: float = Field(
+        1.0, ge=0, le=1, description="Share of the steps from which they are `final`."
+    )
+
+    @model_validator(mode="after")
+    def _make_sense(self) -> HeadCoefficientsSection:
+        for name, values in (("values", self.values), ("final", self.final)):
+            if values is not None and (min(values, default=-1.0) < 0 or not any(values)):
+                raise ValueError(f"{name} must be at least 0 and not all 0, found {list(values)}")
+        if self.final is not None and len(self.final) != len(self.values):
+            raise ValueError(f"values has {len(self.values)} heads, final {len(self.final)}")
+        if self.final is None and {"decay_start", "decay_end"} & self.model_fields_set:
+            raise ValueError("decay_start and decay_end say when `final` comes: give it")
+        if self.decay_start > self.decay_end:
+            raise ValueError(f"decay_start {self.decay_start} is above decay_end {self.decay_end}")
+        return self
+
+
 class OptimizationSection(Section):
     """AdamW, its schedule and the budget. Give exactly one of steps, epochs and tokens."""
 
@@ -297,6 +327,9 @@ class OptimizationSection(Section):
     adam_beta1: float = Field(0.9, ge=0, lt=1, description="First moment decay.")
     adam_beta2: float = Field(0.95, ge=0, lt=1, description="Second moment decay.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradient norm is clipped to this.")
+    head_coefficients: HeadCoefficientsSection | None = Field(
+        None, description="Factors on the loss of each head; null for 1."
+    )
     global_batch: int = Field(gt=0, description="Sequences per optimizer step, over all devices.")
     steps: int | None = Field(None, gt=0, description="Budget in optimizer steps.")
     epochs: float | None = Field(None, gt=0, description="Budget in passes over the data.")
@@ -367,6 +400,16 @@ class Recipe(Section):
             raise ValueError(
                 f"data.pairs needs an even optimization.global_batch: it is "
                 f"{self.optimization.global_batch}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Recipe:
+        section = self.optimization.head_coefficients
+        if section is not None and len(section.values) != self.model.num_heads:
+            raise ValueError(
+                f"optimization.head_coefficients.values has {len(section.values)} numbers, "
+                f"model.num_heads is {self.model.num_heads}"
             )
         return self
 

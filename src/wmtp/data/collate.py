@@ -43,8 +43,9 @@ class Collate:
     """Pads samples on the right and shifts their targets, for H = `num_heads`.
 
     Returns `input_ids, attention_mask [B,S]`, `labels [B,S,H]`, `completion [B,S]` (tokens that are
-    learned), `sample_ids [B]`, `problem [B]` (`Example.problem`), and where the data has them
-    `reward [B]`, `ref_ce [B,S]` and `value [B,S]`. S is a multiple of `multiple_of`.
+    learned), `fault [B,S]` (tokens with a known fault), `sample_ids [B]`, `problem [B]`
+    (`Example.problem`), and where the data has them `reward [B]`, `ref_ce [B,S]` and `value [B,S]`. S is a
+    multiple of `multiple_of`.
     """
 
     num_heads: int
@@ -74,9 +75,9 @@ class PackedCollate:
     Legend: R rows, L their length, D documents in all rows, S the longest of them. Returns `input_ids,
     attention_mask [R,L]` (1 for tokens that are no padding), `position_ids [R,L]`, which begin anew with
     every document and with the padding, and `labels [R,L,H]`, none across documents. What is known of a
-    document is by document: `completion [D,S]`, `sample_ids [D]`, `problem [D]`, `reward [D]`, `ref_ce`
-    and `value [D,S]` as `Collate` gives them, and `places [D,S]`, where each of its tokens is in the rows
-    one after the other, -1 past its end.
+    document is by document: `completion` and `fault [D,S]`, `sample_ids [D]`, `problem [D]`,
+    `reward [D]`, `ref_ce` and `value [D,S]` as `Collate` gives them, and `places [D,S]`, where each of its
+    tokens is in the rows one after the other, -1 past its end.
     """
 
     num_heads: int
@@ -121,6 +122,7 @@ def _signals(samples: list[tuple[int, Encoded]], length: int) -> dict[str, Tenso
     items = [item for _, item in samples]
     found = {
         "completion": _padded([i.completion for i in items], length, False, torch.bool),
+        "fault": _padded([i.fault for i in items], length, False, torch.bool),
         "sample_ids": torch.tensor([sample for sample, _ in samples]),
         "problem": torch.tensor([item.example.problem for item in items]),
     }

@@ -110,10 +110,13 @@ class _Projection:
         parts = [_onednn(grad[i : i + rows], self.weight.T) for i in range(0, done, rows)]
         return torch.cat([*parts, grad[done:] @ self.weight])
 
+    def log_probabilities(self, hidden: Tensor) -> Tensor:
+        """Return the log-probabilities of every row; the next call may overwrite them."""
+        return _in_place(torch.log_softmax, self.logits(hidden.to(self.form.dtype)))
+
     def cross_entropy(self, hidden: Tensor, labels: Tensor) -> Tensor:
         """Return the cross entropy of every row."""
-        logits = self.logits(hidden.to(self.form.dtype))
-        return -_in_place(torch.log_softmax, logits).gather(1, labels[:, None]).squeeze(1)
+        return -_picked(self.log_probabilities(hidden), labels)
 
     def gradient(self, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gradient of every row's cross entropy to its logits, and that itself.
@@ -131,6 +134,11 @@ class _Projection:
         ce = ((largest - picked) - grad.amax(1, keepdim=True).log()).squeeze(1)
         grad.scatter_add_(1, labels[:, None], torch.full_like(picked, -1.0))
         return (grad if slope is None else grad.mul_(slope)), ce
+
+
+def _picked(rows: Tensor, labels: Tensor) -> Tensor:
+    """Return the element of every row that its label names."""
+    return rows.gather(1, labels[:, None]).squeeze(1)
 
 
 def _in_place(softmax: Any, logits: Tensor) -> Tensor:
@@ -195,20 +203,28 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         labels: Tensor,
         valid: Tensor,
         form: LogitForm,
-    ) -> Tensor:
-        """Return the cross entropy; keep the inputs alone."""
+        with_entropy: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the cross entropy, and the entropy when asked; keep the inputs alone."""
         ce = hidden.new_zeros(len(labels), dtype=form.wide)
+        entropy = torch.zeros_like(ce) if with_entropy else None
         with torch.autocast(hidden.device.type, enabled=False):
             projection = _Projection(weight, bias, form)
             for rows in projection.chunks(valid):
-                ce[rows] = projection.cross_entropy(hidden[rows], labels[rows])
+                log_probabilities = projection.log_probabilities(hidden[rows])
+                ce[rows] = -_picked(log_probabilities, labels[rows])
+                if entropy is not None:
+                    probabilities = log_probabilities.exp_()
+                    entropy[rows] = torch.special.entr(probabilities, out=probabilities).sum(1)
         ctx.save_for_backward(hidden, weight, bias, labels, valid)
         ctx.form = form
-        return ce
+        if entropy is not None:
+            ctx.mark_non_differentiable(entropy)
+        return ce, entropy
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad_ce: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_ce: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
         """Return the gradients of the targets whose own gradient is not zero."""
         hidden, weight, bias, labels, valid = ctx.saved_tensors
         with torch.autocast(hidden.device.type, enabled=False):
@@ -216,7 +232,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
             gradients = _Gradients(projection, hidden, ctx.needs_input_grad[:3])
             for rows in projection.chunks(valid & grad_ce.ne(0)):
                 gradients.add(rows, hidden[rows], labels[rows], grad_ce[rows])
-        return *gradients.result(hidden, weight, bias), None, None, None
+        return *gradients.result(hidden, weight, bias), None, None, None, None
 
 
 class ChunkedWeightedCrossEntropy(torch.autograd.Function):

@@ -47,8 +47,32 @@ def linear_cross_entropy(
     if chosen in ("liger", "cut-cross-entropy"):
         return _by_peer(chosen, hidden, weight, bias, labels, valid, float(logit_scale), softcap)
     form = LogitForm(_compute_dtype(hidden), float(logit_scale), softcap, chosen == "onednn")
-    ce: Tensor = ChunkedCrossEntropy.apply(hidden, weight, bias, labels, valid, form)
+    ce: Tensor = ChunkedCrossEntropy.apply(hidden, weight, bias, labels, valid, form, False)[0]
     return ce
+
+
+@torch.compiler.disable
+def linear_cross_entropy_and_entropy(
+    hidden: Float[Tensor, "N D"],
+    weight: Float[Tensor, "V D"],
+    labels: Int[Tensor, " N"],
+    *,
+    bias: Float[Tensor, " V"] | None = None,
+    logit_scale: float = 1.0,
+    softcap: float | None = None,
+    ignore_index: int = IGNORE_INDEX,
+    backend: Backend = "auto",
+) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
+    """Return the `ce` of `linear_cross_entropy`, and the detached entropy of its softmax in nats.
+
+    Both come from the same logits, a chunk at a time; ignored targets have entropy 0. Peers' kernels give
+    no entropy: with those backends `torch` is used.
+    """
+    valid = _valid(labels, weight.shape[0], ignore_index)
+    onednn = resolve(backend, hidden.device, bias is not None) == "onednn"
+    form = LogitForm(_compute_dtype(hidden), float(logit_scale), softcap, onednn)
+    ce, entropy = ChunkedCrossEntropy.apply(hidden, weight, bias, labels, valid, form, True)
+    return ce, entropy
 
 
 @torch.compiler.disable

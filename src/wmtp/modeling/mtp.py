@@ -20,8 +20,9 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from wmtp.errors import CheckpointError
-from wmtp.losses import Backend, linear_cross_entropy, weighted_linear_cross_entropy
+from wmtp.losses import Backend
 from wmtp.modeling.checkpoint import read_heads, write_model
+from wmtp.modeling.head_losses import HeadLosses
 from wmtp.modeling.heads import HeadInit, HeadType, head_layers, new_heads
 from wmtp.modeling.layout import (
     decoder_layers,
@@ -38,8 +39,9 @@ from wmtp.modeling.sequential import SequentialHead, chain, new_sequential_heads
 from wmtp.modeling.value import CrossFittedValueHead, ValueHead, ValueHeadKind, new_value_head
 from wmtp.pretrained import load_causal_lm
 
-# The weights [B,S,H] of a batch, given the values of its states, and those of the anchor, where there are.
-Weigh = Callable[[Tensor | None, Tensor | None], Tensor]
+# The weights [B,S,H] of a batch, given what is known before its loss: the values of its states and those of
+# the anchor where there are any, and the cross entropy [B,S] of head 0 where that is asked for.
+Weigh = Callable[[Tensor | None, Tensor | None, Tensor | None], Tensor]
 
 
 @dataclass
@@ -49,7 +51,8 @@ class MTPOutput:
     weighted_ce: the sum of weights times `ce` where the weights were known before the loss; `ce` is then
     detached. value: V after reading each token, where there is a value head; those of K heads that are
     fitted on different folds, `[B,S,K]`. value_anchor: the same of the head as it was at the last
-    `anchor_value`. predictions: the likeliest token of every head, when asked for.
+    `anchor_value`. predictions: the likeliest token of every head, and entropy: that of every head's
+    distribution in nats, when asked for.
     """
 
     ce: Float[Tensor, "B S H"] | None = None
@@ -58,6 +61,7 @@ class MTPOutput:
     value: Float[Tensor, "B S *K"] | None = None
     value_anchor: Float[Tensor, "B S *K"] | None = None
     logits: Float[Tensor, "B S V"] | None = None
+    entropy: Float[Tensor, "B S H"] | None = None
 
 
 class MTPModel(nn.Module):
@@ -99,6 +103,11 @@ class MTPModel(nn.Module):
     def num_heads(self) -> int:
         """H, head 0 included."""
         return len(self.heads) + 1
+
+    @property
+    def vocab_size(self) -> int:
+        """V, the rows of the unembedding."""
+        return int(self.backbone.get_output_embeddings().weight.shape[0])
 
     @property
     def config(self) -> PretrainedConfig:
@@ -219,15 +228,20 @@ class MTPModel(nn.Module):
         position_ids: Int[Tensor, "B S"] | None = None,
         labels: Int[Tensor, "B S H"] | None = None,
         weigh: Weigh | None = None,
+        head_0_weights: Float[Tensor, "B S"] | None = None,
         with_predictions: bool = False,
+        with_entropy: bool = False,
     ) -> MTPOutput:
         """Return `ce [B,S,H]` (nats, float32, 0 where the label is -100) and `value [B,S]`.
 
         Without labels, `logits [B,S,V]` of head 0 come instead of `ce`. `labels[b, t, k]` is the token
         at t + k + 1, as `horizon_labels` gives it; another number of heads is a `CheckpointError`.
-        `weigh(value, value_anchor)` gives constant weights `[B,S,H]` before the loss: `weighted_ce` then
-        comes with the gradient, which needs less work than weighting `ce` afterwards.
-        `with_predictions` adds the likeliest token of every head, computed one head at a time.
+        `weigh(value, value_anchor, ce_0)` gives constant weights `[B,S,H]` before the loss: `weighted_ce`
+        then comes with the gradient, which needs less work than weighting `ce` afterwards. Where it needs
+        `ce_0 [B,S]`, the cross entropy of head 0, `head_0_weights` says what head 0 weighs: targets of the
+        other heads with weight 0 are then never computed, and their `ce` is 0.
+        `with_predictions` adds the likeliest token of every head, computed one head at a time;
+        `with_entropy` the entropy of its distribution, for weights that are not known before.
         """
         if labels is None:
             hidden, trunk = self._hidden(input_ids, attention_mask, position_ids, num_heads=1)
@@ -247,27 +261,24 @@ class MTPModel(nn.Module):
             )
         hidden, trunk = self._hidden(input_ids, attention_mask, position_ids, self.num_heads)
         value, anchor = _value(self.value_head, trunk), _value(self.value_anchor, trunk)
-        # All heads in one call, so that the unembedding's gradient is summed up once.
-        heads_first = (2, 0, 1)
         unembedding = self.backbone.get_output_embeddings()
-        targets = (
-            torch.cat([head.flatten(0, 1) for head in hidden]),
-            unembedding.weight,
-            labels.permute(heads_first).flatten(),
-        )
         options = {"bias": unembedding.bias, **logit_options(self.config)}
-        options["backend"] = self.loss_backend
-        total = None
-        if weigh is None:
-            ce = linear_cross_entropy(*targets, **options)
+        losses = HeadLosses(unembedding.weight, {**options, "backend": self.loss_backend})
+        total = entropy = None
+        if weigh is None and with_entropy:
+            ce, entropy = losses.ce_and_entropy(hidden, labels)
+        elif weigh is None:
+            ce = losses.ce(hidden, labels)
+        elif head_0_weights is None:
+            total, ce = losses.weighted(hidden, labels, weigh(value, anchor, None))
         else:
-            weights = weigh(value, anchor).permute(heads_first).flatten()
-            total, ce = weighted_linear_cross_entropy(*targets, weights, **options)
-        ce = ce.view(self.num_heads, *labels.shape[:2]).permute(1, 2, 0)
+            total, ce = losses.after_head_0(
+                hidden, labels, head_0_weights, lambda ce_0: weigh(value, anchor, ce_0)
+            )
         predictions = None
         if with_predictions:
             predictions = torch.stack([self._logits(head).argmax(-1) for head in hidden], dim=2)
-        return MTPOutput(ce, total, predictions, value, anchor)
+        return MTPOutput(ce, total, predictions, value, anchor, entropy=entropy)
 
     def values(
         self,

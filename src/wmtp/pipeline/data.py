@@ -194,6 +194,12 @@ def require_signals(algorithm: Algorithm[Any], recipe: Recipe, data: Data) -> No
             f"algorithm {recipe.algorithm.name} with value_loss pairwise compares the samples of a pair. "
             "Set data.pairs to true and data.packing to none."
         )
+    if "fault" in algorithm.needs and not any(item.fault.any() for item in data.train.items):
+        raise ConfigError(
+            f"algorithm {recipe.algorithm.name} needs known faults, and data source {recipe.data.label} "
+            "has none. Choose data with fault_spans, such as minicode with data.incorrect_share above 0 "
+            "or the output of `wmtp data mutate`."
+        )
     if "reward" not in algorithm.needs:
         return
     rewards = [item.example.reward for item in data.train.items]

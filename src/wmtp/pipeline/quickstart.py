@@ -71,8 +71,9 @@ def _fill_reference(algorithm: dict[str, Any], path: str) -> None:
     """Put the path of the suite's reference where an algorithm asks for `suite`'s."""
     if algorithm.get("reference") == "suite":
         algorithm["reference"] = path
-    if isinstance(algorithm.get("of"), dict):
-        _fill_reference(algorithm["of"], path)
+    for name in ("of", "first", "second"):
+        if isinstance(algorithm.get(name), dict):
+            _fill_reference(algorithm[name], path)
 
 
 def _evaluate(

@@ -58,6 +58,7 @@ from wmtp.run_folder import RunFolder, model_folder
 from wmtp.tracking import RUN_FILE, Tracker
 from wmtp.training.arguments import resolve_device, training_arguments
 from wmtp.training.checkpoints import latest_checkpoint, step_of
+from wmtp.training.coefficients import HeadCoefficients
 from wmtp.training.cost import (
     reset_peak_memory,
 )
@@ -225,6 +226,8 @@ def _train(
             algorithm=algorithm,
             held_out=held_out,
             held_out_points=recipe.evaluation.held_out_points,
+            head_coefficients=_head_coefficients(recipe),
+            tokenizer=data.tokenizer,
             non_finite_report=run.path / "non_finite.json",
             on_value_phase_end=None
             if held_out is None
@@ -253,6 +256,14 @@ def _train(
             # A process that leaves with the group still up may be aborted as its threads wind down.
             trainer.accelerator.wait_for_everyone()
             trainer.accelerator.end_training()
+
+
+def _head_coefficients(recipe: Recipe) -> HeadCoefficients | None:
+    section = recipe.optimization.head_coefficients
+    if section is None:
+        return None
+    final = section.values if section.final is None else section.final
+    return HeadCoefficients(section.values, final, section.decay_start, section.decay_end)
 
 
 def _layout(

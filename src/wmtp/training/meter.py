@@ -29,13 +29,18 @@ class Meter:
         weights: Float[Tensor, "B S H"],
         valid: Bool[Tensor, "B S H"],
         loss: Float[Tensor, ""],
+        measured: Bool[Tensor, "B S H"] | None = None,
     ) -> None:
-        """Take one micro-batch; `loss` is its share of the step's loss."""
+        """Take one micro-batch; `loss` is its share of the step's loss.
+
+        measured: the targets whose `ce` was computed; all valid ones without it.
+        """
         weights = weights * valid
         entropy_terms = weights * weights.clamp(min=1e-30).log()
         sums = {
             "loss": loss.detach().double(),
             "count": valid.sum(dim=(0, 1)).double(),
+            "measured": (valid if measured is None else measured).sum(dim=(0, 1)).double(),
             "ce": ce.detach().sum(dim=(0, 1)).double(),
             "weight": weights.sum(dim=(0, 1)).double(),
             "squares": weights.square().sum(dim=(0, 1)).double(),
@@ -75,7 +80,8 @@ class Meter:
         for head, count in enumerate(sums["count"]):
             if count == 0:
                 continue
-            metrics[f"train/ce/head_{head}"] = sums["ce"][head] / count
+            if sums["measured"][head] > 0:
+                metrics[f"train/ce/head_{head}"] = sums["ce"][head] / sums["measured"][head]
             total, squares = sums["weight"][head], sums["squares"][head]
             mean = total / count
             metrics[f"train/weight/mean/head_{head}"] = mean

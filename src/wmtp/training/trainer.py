@@ -9,16 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainingArguments
+from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from wmtp.algorithms.base import Algorithm, Batch, Weighting
 from wmtp.data.collate import Collate, PackedCollate
 from wmtp.errors import TrainingError
 from wmtp.losses import IGNORE_INDEX
-from wmtp.modeling.mtp import MTPModel
+from wmtp.modeling.mtp import MTPModel, MTPOutput
 from wmtp.training.callbacks import RunState
+from wmtp.training.coefficients import HeadCoefficients
 from wmtp.training.documents import Documents
+from wmtp.training.importance import input_importance
 from wmtp.training.meter import Meter
 
 HeldOut = Callable[[MTPModel], dict[str, float]]
@@ -27,10 +29,11 @@ HeldOut = Callable[[MTPModel], dict[str, float]]
 class MTPTrainer(Trainer):
     """Trains an `MTPModel` under any `Algorithm`; final.
 
-    The loss of a step is `(H / N) sum_{b,t,k} w ce` plus the algorithm's auxiliary sum over the number of
-    completion tokens, where N counts the valid targets of all micro-batches and processes of the
-    step. However a global batch is cut, the loss and its gradient are the same. Parameters that the loss
-    of a step does not reach, such as those of the heads in phase `value`, rest in it: see `RunState`.
+    The loss of a step is `(H / N) sum_{b,t,k} lambda_k w ce` plus the algorithm's auxiliary sum over the
+    number of completion tokens, where N counts the valid targets of all micro-batches and processes of
+    the step, and lambda_k are the `head_coefficients`, 1 without them. However a global batch is cut, the
+    loss and its gradient are the same. Parameters that the loss of a step does not reach, such as those
+    of the heads in phase `value`, rest in it: see `RunState`.
     """
 
     # compute_loss divides by the whole step's count, so Trainer must not divide by the number of
@@ -48,6 +51,8 @@ class MTPTrainer(Trainer):
         non_finite_report: Path,
         held_out: HeldOut | None = None,
         held_out_points: int = 0,
+        head_coefficients: HeadCoefficients | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
         on_log: Callable[[dict[str, float], int], None] | None = None,
         on_value_phase_end: Callable[[MTPModel], object] | None = None,
     ) -> None:
@@ -64,6 +69,13 @@ class MTPTrainer(Trainer):
             )
         self.policy = model
         self.algorithm = algorithm
+        if self.is_fsdp_enabled and algorithm.asks_for_importance(0):
+            raise TrainingError(
+                "gradient-importance needs the whole model in one place, and FSDP cuts it up. Train "
+                "without FSDP, or choose another algorithm."
+            )
+        self.head_coefficients = head_coefficients
+        self.saved_tokenizer = tokenizer
         self.held_out = held_out
         self.on_log = on_log
         self.on_value_phase_end = on_value_phase_end
@@ -84,31 +96,18 @@ class MTPTrainer(Trainer):
         labels = inputs["labels"]
         documents = Documents.of(inputs)
         valid = documents.from_rows(labels != IGNORE_INDEX)
-        known: list[Weighting] = []
-
-        def weigh(*values: Tensor | None) -> Tensor:
-            known.append(self._weigh(inputs, valid, None, values))
-            return documents.to_rows(known[0].weights, labels.shape)
-
-        out = model(
-            input_ids=inputs["input_ids"],
-            # Several documents in a row: transformers finds them in the positions, without a mask.
-            attention_mask=inputs["attention_mask"] if documents.places is None else None,
-            position_ids=inputs.get("position_ids"),
-            labels=labels,
-            weigh=None if self.algorithm.uses_ce else weigh,
-        )
+        coefficients = self._coefficients(labels)
+        out, chosen, total = self._weighted_ce(model, inputs, documents, valid, coefficients)
+        assert out.ce is not None
         ce = documents.from_rows(out.ce)
-        if known:
-            chosen, total = known[0], out.weighted_ce
-        else:
-            chosen = self._weigh(inputs, valid, ce.detach(), (out.value, out.value_anchor))
-            total = (chosen.weights * ce).sum()
         loss = labels.shape[-1] * total / num_items_in_batch
         if chosen.auxiliary is not None:
             loss = loss + chosen.auxiliary.sum() / self._num_completion
             self.has_auxiliary = True
-        self.meter.add(ce, chosen.weights, valid, loss)
+        # Losses that were never computed are no part of the mean.
+        partly = self.algorithm.uses_ce == "head_0"
+        measured = valid & (chosen.weights * coefficients != 0) if partly else valid
+        self.meter.add(ce, chosen.weights, valid, loss, measured)
         for name, value in chosen.sums.items():
             before = self._step_sums.get(name, torch.zeros((), device=value.device))
             self._step_sums[name] = before + value.detach().double()
@@ -116,29 +115,83 @@ class MTPTrainer(Trainer):
         loss = loss * self.args.world_size
         return (loss, out) if return_outputs else loss
 
+    def _weighted_ce(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        documents: Documents,
+        valid: Tensor,
+        coefficients: Tensor,
+    ) -> tuple[MTPOutput, Weighting, Tensor]:
+        """Return what the model gives, the algorithm's answer, and `sum lambda_k w ce` with gradient.
+
+        The algorithm is asked as early as it can answer: then the loss costs less.
+        """
+        labels, uses_ce = inputs["labels"], self.algorithm.uses_ce
+        forward = {
+            "input_ids": inputs["input_ids"],
+            # Several documents in a row: transformers finds them in the positions, without a mask.
+            "attention_mask": inputs["attention_mask"] if documents.places is None else None,
+            "position_ids": inputs.get("position_ids"),
+            "labels": labels,
+        }
+        signals: dict[str, Tensor | None] = {"token_ids": inputs["input_ids"]}
+        if self.algorithm.asks_for_importance(self.state.global_step):
+            signals["importance"] = input_importance(self.policy, **forward)
+        known: list[Weighting] = []
+
+        def weigh(value: Tensor | None, anchor: Tensor | None, ce_0: Tensor | None) -> Tensor:
+            ce = None if ce_0 is None else ce_0[..., None]
+            by_row = {**signals, "value": value, "value_anchor": anchor, "ce": ce}
+            known.append(self._weigh(inputs, documents, valid, by_row))
+            return documents.to_rows(known[0].weights * coefficients, labels.shape)
+
+        if uses_ce == "none":
+            out = model(**forward, weigh=weigh)
+        elif uses_ce == "head_0":
+            uniform = (labels[..., 0] != IGNORE_INDEX) * coefficients[0]
+            out = model(**forward, weigh=weigh, head_0_weights=uniform)
+        else:
+            out = model(**forward, with_entropy="entropy" in self.algorithm.needs)
+            signals |= {"value": out.value, "value_anchor": out.value_anchor}
+            signals |= {"ce": out.ce.detach(), "entropy": out.entropy}
+            chosen = self._weigh(inputs, documents, valid, signals)
+            ce = documents.from_rows(out.ce)
+            return out, chosen, (chosen.weights * coefficients * ce).sum()
+        return out, known[0], out.weighted_ce
+
     def _weigh(
         self,
         inputs: dict[str, Any],
+        documents: Documents,
         valid: Tensor,
-        ce: Tensor | None,
-        values: tuple[Tensor | None, ...],
+        signals: dict[str, Tensor | None],
     ) -> Weighting:
-        documents = Documents.of(inputs)
-        value, anchor = (None if v is None else documents.from_rows(v) for v in values)
+        """Ask the algorithm; `signals` are the model's, by row."""
+        by_document = {k: documents.from_rows(v) for k, v in signals.items() if v is not None}
         batch = Batch(
-            ce=ce,
+            ce=by_document.pop("ce", None),
             valid=valid,
             completion=inputs["completion"],
             sample_ids=inputs["sample_ids"].tolist(),
             step=self.state.global_step,
             total_steps=self.state.max_steps,
-            value=inputs.get("value") if value is None else value,
-            value_anchor=anchor,
+            value=by_document.pop("value", inputs.get("value")),
             problem=inputs["problem"],
             reward=inputs.get("reward"),
             ref_ce=inputs.get("ref_ce"),
+            fault=inputs.get("fault"),
+            vocab_size=self.policy.vocab_size,
+            **by_document,
         )
         return self.algorithm.weigh(batch)
+
+    def _coefficients(self, labels: Tensor) -> Tensor:
+        """Return lambda_k of this step, `[H]`."""
+        if self.head_coefficients is None:
+            return torch.ones(labels.shape[-1], device=labels.device)
+        values = self.head_coefficients.at(self.state.global_step, self.state.max_steps)
+        return torch.tensor(values, device=labels.device)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -221,7 +274,10 @@ class MTPTrainer(Trainer):
     ) -> None:
         """Write the model in our layout; nothing is pickled."""
         if self.args.should_save:
-            self.policy.save_pretrained(Path(output_dir or str(self.args.output_dir)), state_dict)
+            folder = Path(output_dir or str(self.args.output_dir))
+            self.policy.save_pretrained(folder, state_dict)
+            if self.saved_tokenizer is not None:
+                self.saved_tokenizer.save_pretrained(folder)
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None

@@ -37,10 +37,11 @@ def weight_samples(
         input_ids=moved["input_ids"],
         attention_mask=moved["attention_mask"],
         labels=moved["labels"],
+        with_entropy="entropy" in algorithm.needs,
     )
     valid = moved["labels"] != IGNORE_INDEX
     batch = Batch(
-        ce=out.ce,
+        ce=None if algorithm.uses_ce == "none" else out.ce,
         valid=valid,
         completion=moved["completion"],
         sample_ids=chosen,
@@ -50,6 +51,10 @@ def weight_samples(
         problem=moved["problem"],
         reward=moved.get("reward"),
         ref_ce=moved.get("ref_ce"),
+        fault=moved["fault"],
+        token_ids=moved["input_ids"],
+        vocab_size=model.vocab_size,
+        entropy=out.entropy,
     )
     weights = algorithm.weigh(batch).weights.cpu()
     records = []

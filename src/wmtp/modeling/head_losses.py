@@ -1,0 +1,87 @@
+"""The losses of all heads from their hidden states, in the order that costs least.
+
+Legend: B batch, S sequence, H heads, D width, V vocabulary. Hidden states are a list of `[B,S,D]`, one per
+head; all else of the heads is `[B,S,H]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wmtp.losses import (
+    IGNORE_INDEX,
+    linear_cross_entropy,
+    linear_cross_entropy_and_entropy,
+    weighted_linear_cross_entropy,
+)
+
+_HEADS_FIRST = (2, 0, 1)
+_HEADS_LAST = (1, 2, 0)
+
+
+@dataclass(frozen=True)
+class HeadLosses:
+    """Cross entropies under one unembedding `[V,D]`; `options` are those of `linear_cross_entropy`.
+
+    All heads go in one call, so that the unembedding's gradient is summed up once.
+    """
+
+    unembedding: Tensor
+    options: dict[str, Any]
+
+    def ce(self, hidden: list[Tensor], labels: Tensor) -> Tensor:
+        """Return the cross entropies, with gradient."""
+        ce = linear_cross_entropy(*self._targets(hidden, labels), **self.options)
+        return _by_head(ce, labels)
+
+    def ce_and_entropy(self, hidden: list[Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the cross entropies, with gradient, and the entropies of the heads' distributions."""
+        targets = self._targets(hidden, labels)
+        ce, entropy = linear_cross_entropy_and_entropy(*targets, **self.options)
+        return _by_head(ce, labels), _by_head(entropy, labels)
+
+    def weighted(
+        self, hidden: list[Tensor], labels: Tensor, weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the sum of weights times cross entropies, with gradient, and the latter, without."""
+        total, ce = weighted_linear_cross_entropy(
+            *self._targets(hidden, labels), _flat(weights), **self.options
+        )
+        return total, _by_head(ce, labels)
+
+    def after_head_0(
+        self,
+        hidden: list[Tensor],
+        labels: Tensor,
+        head_0_weights: Tensor,
+        weigh: Callable[[Tensor], Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """Return the same as `weighted`, with the weights that `weigh(ce_0 [B,S])` gives the other heads.
+
+        Their targets with weight 0 are left out: their cross entropy is never computed and given as 0.
+        """
+        total, ce_0 = self.weighted(hidden[:1], labels[..., :1], head_0_weights[..., None])
+        weights = weigh(ce_0[..., 0])[..., 1:]
+        if len(hidden) == 1:
+            return total, ce_0
+        kept = labels[..., 1:].masked_fill(weights == 0, IGNORE_INDEX)
+        further, ce = self.weighted(hidden[1:], kept, weights)
+        return total + further, torch.cat([ce_0, ce], dim=2)
+
+    def _targets(self, hidden: list[Tensor], labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return torch.cat([head.flatten(0, 1) for head in hidden]), self.unembedding, _flat(labels)
+
+
+def _flat(values: Tensor) -> Tensor:
+    """Return `[B,S,H]` as one line, head after head."""
+    return values.permute(_HEADS_FIRST).flatten()
+
+
+def _by_head(values: Tensor, like: Tensor) -> Tensor:
+    """Return what `_flat` made of a tensor of the shape of `like`."""
+    return values.view(like.shape[2], *like.shape[:2]).permute(_HEADS_LAST)
