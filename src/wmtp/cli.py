@@ -205,10 +205,15 @@ def evaluate(
 
 @app.command()
 def judge(
-    samples: Annotated[Path, typer.Argument(help="JSONL of {task_id, completion}.")],
+    samples: Annotated[
+        Path, typer.Argument(help="JSONL (or .gz) of {task_id, completion} or {task_id, solution}.")
+    ],
     benchmark: Annotated[str, typer.Option(help="Whose tests decide.")],
     data: Annotated[str | None, typer.Option(metavar="PATH", help="The benchmark's file.")] = None,
     settings: RecipeSettings = None,
+    k: Annotated[
+        list[int] | None, typer.Option(help="Report pass@k; repeatable. Default: 1, 10, 100.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Default: all cores.")] = None,
     sandbox: Annotated[
         str, typer.Option(help="auto, or limits-only to accept weaker isolation.")
@@ -224,7 +229,12 @@ def judge(
     chosen += [] if workers is None else [f"sandbox.workers={workers}"]
     folder = output or samples.with_suffix(".judged")
     judge_samples(
-        samples, document, load_environment(None, chosen), output=folder, display=_display()
+        samples,
+        document,
+        load_environment(None, chosen),
+        output=folder,
+        ks=tuple(k or ()),
+        display=_display(),
     )
     typer.echo(_metrics_table(folder))
     typer.echo(f"report: {folder / 'report.json'}")

@@ -116,5 +116,11 @@ BENCHMARKS = Registry(
     {
         "minicode": "wmtp.evaluation.minicode:MinicodeBenchmark",
         "mbpp": "wmtp.evaluation.mbpp:MbppBenchmark",
+        "mbppplus": "wmtp.evaluation.mbppplus:MbppPlusBenchmark",
+        "humaneval": "wmtp.evaluation.humaneval:HumanEvalBenchmark",
+        "humanevalplus": "wmtp.evaluation.humanevalplus:HumanEvalPlusBenchmark",
+        "codecontests": "wmtp.evaluation.codecontests:CodeContestsBenchmark",
+        "quixbugs": "wmtp.evaluation.quixbugs:QuixBugsBenchmark",
+        "condefects": "wmtp.evaluation.condefects:ConDefectsBenchmark",
     },
 )

@@ -352,6 +352,11 @@ class EvaluationSection(OpenSection):
     max_new_tokens: int | None = Field(
         None, gt=0, description="Longest completion; default: the benchmark's."
     )
+    extraction: Literal["code", "cut", "fenced", "raw"] | None = Field(
+        None,
+        description="Rule that finds the code in a completion, see docs/evaluation.md; default: the "
+        "benchmark's.",
+    )
     held_out_points: int = Field(
         10, ge=0, description="How often the held-out loss is measured during training."
     )

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
 from wmtp.config.recipe import Section
-from wmtp.sandbox import Program
+from wmtp.evaluation.extraction import Extraction
+from wmtp.sandbox import EXACT, AnyProgram, Comparison, Limits
 
 ConfigT = TypeVar("ConfigT", bound=Section)
 
@@ -19,34 +20,46 @@ class Task:
     task_id: unique in the benchmark. prompt: what the model continues. tests: Python source that
     raises when the program is wrong. code_prefix: stands before the completion to make it a program
     ("" when the completion is the whole program). reference: a completion that passes, or None.
-    difficulty: larger is harder, or None.
+    difficulty: larger is harder, or None. io_tests: for a program that reads standard input, pairs
+    of input and expected output, compared by `comparison`; there are no other tests then. limits:
+    of the task, where they are not the benchmark's. note: what a reader of its verdicts should know.
     """
 
     task_id: str
     prompt: str
-    tests: str
+    tests: str = ""
     code_prefix: str = ""
     reference: str | None = None
     difficulty: float | None = None
+    io_tests: tuple[tuple[str, str], ...] = ()
+    comparison: Comparison = EXACT
+    limits: Limits | None = None
+    note: str = ""
 
 
 class Benchmark(ABC, Generic[ConfigT]):
     """A named set of tasks; a final subclass nests its settings as `Config`.
 
     stop: strings that end a completion (the stop string is cut off). max_new_tokens: default bound.
+    extraction: the default rule that finds the code in a completion. also_known_as: beginnings of
+    task ids that others use, each with ours. notices: what a reader of a score should know, such as
+    problems that were left out; filled by `tasks`.
     """
 
     Config: ClassVar[type[Section]]
     stop: ClassVar[tuple[str, ...]] = ()
     max_new_tokens: int = 256
+    extraction: ClassVar[Extraction] = "code"
+    also_known_as: ClassVar[tuple[tuple[str, str], ...]] = ()
 
     def __init__(self, config: ConfigT) -> None:
         self.config = config
+        self.notices: list[str] = []
 
     @abstractmethod
     def tasks(self) -> list[Task]:
         """Return all tasks in a fixed order."""
 
     @abstractmethod
-    def program(self, task: Task, completion: str) -> Program:
+    def program(self, task: Task, completion: str) -> AnyProgram:
         """Return the program that decides whether `completion` solves `task`."""

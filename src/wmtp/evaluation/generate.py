@@ -13,6 +13,7 @@ from wmtp.config.protocols import Protocol
 from wmtp.data.encode import prompt_ids
 from wmtp.errors import DataError
 from wmtp.evaluation.benchmark import Task
+from wmtp.evaluation.extraction import cut_at_stop
 from wmtp.evaluation.judge import read_samples
 from wmtp.modeling.mtp import MTPModel
 from wmtp.outputs import append_jsonl
@@ -61,12 +62,6 @@ def generate_samples(
             if progress is not None:
                 progress(min(start + batch_size, len(wanted)), len(wanted))
     return done
-
-
-def cut_at_stop(text: str, stop: tuple[str, ...]) -> str:
-    """Return `text` up to the first of the stop strings."""
-    places = [text.find(s) for s in stop]
-    return text[: min((place for place in places if place >= 0), default=len(text))]
 
 
 def encode_prompts(

@@ -21,6 +21,7 @@ class MbppBenchmark(Benchmark):
 
     stop = ("\nclass", "\nassert", '\n"""', "\nprint", "\nif", "\n<|/", "\n```")
     max_new_tokens = 512
+    also_known_as = (("Mbpp/", "mbpp/"),)
     # The reference of task 123 computes for about 11 seconds.
     limits = Limits(cpu_seconds=30.0, wall_seconds=60.0)
 

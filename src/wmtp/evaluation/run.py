@@ -11,6 +11,7 @@ import numpy as np
 from wmtp.display import Display
 from wmtp.errors import SandboxError
 from wmtp.evaluation.benchmark import Benchmark, Task
+from wmtp.evaluation.extraction import Extraction
 from wmtp.evaluation.held_out import HeldOutSums
 from wmtp.evaluation.judge import judge
 from wmtp.evaluation.metrics import Interval, clustered_interval, pass_at_k
@@ -28,18 +29,23 @@ def judge_and_report(
     folder: Path,
     settings: dict[str, Any],
     display: Display,
+    extraction: Extraction | None = None,
 ) -> dict[str, Any]:
     """Judge samples, write `outcomes.jsonl` and `report.json` into `folder`, return the report.
 
-    Samples that end in `error` are no score: a `SandboxError` names the first, and there is no
-    report until another call has judged them.
+    Metrics are over the tasks that have samples; the report counts and names those that have none.
+    extraction: the rule that finds the code in a sample; default: the benchmark's. Samples that end
+    in `error` are no score: a `SandboxError` names the first, and there is no report until another
+    call has judged them.
     """
     with display.stage("judge") as update:
         outcomes = judge(
             samples,
             benchmark,
             sandbox=sandbox,
+            tasks=tasks,
             outcomes_path=folder / "outcomes.jsonl",
+            extraction=extraction,
             progress=update,
         )
     _refuse_errors(outcomes, folder)
@@ -47,12 +53,29 @@ def judge_and_report(
         "settings": settings,
         "provenance": provenance(),
         "sandbox": sandbox.tier,
+        "extraction": extraction or benchmark.extraction,
+        "tasks": task_counts(outcomes, tasks),
+        "notices": benchmark.notices,
         "metrics": _as_json(pass_metrics(outcomes, ks)),
         "outcomes": dict(Counter(outcome["outcome"] for outcome in outcomes)),
         "by_difficulty": _as_json(_by_difficulty(outcomes, tasks)),
     }
     atomic_write_json(folder / "report.json", report)
     return report
+
+
+def task_counts(outcomes: list[dict[str, Any]], tasks: list[Task]) -> dict[str, Any]:
+    """Return how many of the tasks have samples, which have none, and what is noted about any."""
+    judged = {outcome["task_id"] for outcome in outcomes}
+    noted: dict[str, list[str]] = defaultdict(list)
+    for task in tasks:
+        if task.note and task.task_id in judged:
+            noted[task.note].append(task.task_id)
+    return {
+        "with_samples": len(judged),
+        "without_samples": [task.task_id for task in tasks if task.task_id not in judged],
+        "noted": dict(noted),
+    }
 
 
 def _refuse_errors(outcomes: list[dict[str, Any]], folder: Path) -> None:

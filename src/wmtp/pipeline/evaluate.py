@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,7 +23,7 @@ from wmtp.display import Display
 from wmtp.errors import ConfigError, DataError
 from wmtp.evaluation.benchmark import Benchmark, Task
 from wmtp.evaluation.generate import encode_prompts, generate_samples
-from wmtp.evaluation.judge import read_samples
+from wmtp.evaluation.judge import our_task_id, read_samples
 from wmtp.evaluation.run import judge_and_report
 from wmtp.modeling.checkpoint import has_heads
 from wmtp.modeling.mtp import MTPModel
@@ -113,7 +114,17 @@ def evaluate(
                 progress=update,
             )
         settings = {"checkpoint": str(checkpoint), **settings}
-        judge_and_report(samples, benchmark, tasks, protocol.ks, sandbox, output, settings, display)
+        judge_and_report(
+            samples,
+            benchmark,
+            tasks,
+            protocol.ks,
+            sandbox,
+            output,
+            settings,
+            display,
+            section.extraction,
+        )
     return output
 
 
@@ -123,27 +134,62 @@ def judge_samples(
     environment: Environment,
     *,
     output: Path,
+    ks: tuple[int, ...] = (),
     display: Display | None = None,
 ) -> dict[str, Any]:
     """Judge anyone's `samples.jsonl` and return the report written into `output`.
 
-    pass@k is given for k = 1, 10 and 100 as far as every task has that many samples.
+    ks: the k of pass@k, of which every task with samples must have as many; default: 1, 10 and 100
+    as far as it has. Tasks without samples are counted, named in the report, and in no metric.
     """
+    display = display or Display()
     section, benchmark, tasks = _benchmark(document)
-    samples = read_samples(path, benchmark=benchmark)
+    all_tasks = tasks if section.limit is None else benchmark.tasks()
+    samples = read_samples(path, benchmark=benchmark, tasks=all_tasks)
+    chosen = {task.task_id for task in tasks}
+    samples = [s for s in samples if our_task_id(s["task_id"], benchmark) in chosen]
     if not samples:
-        raise DataError(f"{path}: there are no samples. Expected one JSON object per line.")
-    per_task: dict[str, int] = {}
-    for sample in samples:
-        per_task[sample["task_id"]] = per_task.get(sample["task_id"], 0) + 1
-    ks = tuple(k for k in (1, 10, 100) if k <= min(per_task.values()))
+        raise DataError(
+            f"{path}: there are no samples of the benchmark's tasks. Expected one JSON object per line."
+        )
+    ks = ks_of(Counter(our_task_id(sample["task_id"], benchmark) for sample in samples), ks, path)
     settings = {"samples": str(path), **section.model_dump(mode="json")}
     isolation = environment.sandbox
     with Sandbox(isolation.mode, isolation.workers) as sandbox, locked(output):
         claim(output, settings, "an evaluation")
-        return judge_and_report(
-            samples, benchmark, tasks, ks, sandbox, output, settings, display or Display()
+        report = judge_and_report(
+            samples, benchmark, tasks, ks, sandbox, output, settings, display, section.extraction
         )
+    for notice in [*benchmark.notices, *_about_tasks(report["tasks"])]:
+        display.say(notice)
+    return report
+
+
+def ks_of(per_task: Counter[str], wanted: tuple[int, ...], path: Path) -> tuple[int, ...]:
+    """Return `wanted`, or where it is empty the usual k that every task has samples for.
+
+    per_task: the number of samples of each task. A k above one of them is a `DataError`.
+    """
+    task_id, fewest = min(per_task.items(), key=lambda pair: pair[1])
+    if not wanted:
+        return tuple(k for k in (1, 10, 100) if k <= fewest)
+    if max(wanted) > fewest or min(wanted) < 1:
+        raise DataError(
+            f"{path}: pass@{max(wanted) if max(wanted) > fewest else min(wanted)} cannot be had: task "
+            f"{task_id} has {fewest} samples, and k is 1 to the number of samples. Draw more samples, "
+            "or ask for another --k."
+        )
+    return wanted
+
+
+def _about_tasks(counts: dict[str, Any]) -> list[str]:
+    missing, lines = counts["without_samples"], []
+    if missing:
+        lines.append(
+            f"no samples for {len(missing)} of {len(missing) + counts['with_samples']} tasks (the "
+            f"first: {missing[0]}): metrics are over the other {counts['with_samples']}"
+        )
+    return lines + [f"{len(ids)} tasks: {note}" for note, ids in counts["noted"].items()]
 
 
 def write_page(checkpoint: Path) -> Path | None:

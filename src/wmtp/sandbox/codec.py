@@ -20,6 +20,9 @@ from fractions import Fraction
 from typing import Any
 
 SCALARS = frozenset({type(None), bool, int, float, str})
+# Longer integers cross as hexadecimal digits, for decimal ones take time that grows with the square
+# of their number. Those in a list of scalars do not, so as to leave that path quick.
+DECIMAL_BITS = 1 << 12
 
 # Types that may cross by name. `type` itself and anything that runs text is left out on purpose,
 # and so are types whose attributes can be set.
@@ -92,6 +95,8 @@ def encode(value: Any, refer: Callable[[Any], dict[str, Any]], *, reduce: bool) 
 
     def visit(value: Any) -> Any:
         kind = type(value)
+        if kind is int and value.bit_length() > DECIMAL_BITS:
+            return {"int": hex(value)}
         if kind in SCALARS:
             return value
         if kind is list:
@@ -181,6 +186,8 @@ def decode(
             return made if kind is dict else kind(made)
         if kind in CONVERSIONS:
             return CONVERSIONS[kind][1](body)
+        if tag == "int":
+            return int(body, 16)
         if tag in ("bytes", "bytearray"):
             return DATA_TYPES[tag](body.encode("latin-1"))
         if tag in ("complex", "range"):

@@ -18,12 +18,14 @@ class Again:
     """The program has to run once more.
 
     why: "inside" when its tests need its own classes in their process, "alone" when it ran out of
-    wall time without using the CPU, "fault" when the sandbox failed. verdict: what counts if it
-    ends the same way again, alone on this machine.
+    wall time without using the CPU, "fault" when the sandbox failed, "next" when its next test is
+    due. verdict: what counts if it ends the same way again, alone on this machine. cpu_seconds:
+    what its tests have used so far.
     """
 
-    why: Literal["inside", "alone", "fault"]
+    why: Literal["inside", "alone", "fault", "next"]
     verdict: Verdict
+    cpu_seconds: float = 0.0
 
 
 Report = dict[str, Any]
@@ -34,11 +36,11 @@ def conclude_split(judge: Report, candidate: Report, limits: Limits) -> Verdict 
 
     A broken limit outweighs what the tests say; only a judge that reached the end says `passed`.
     """
-    fault = _fault(judge) or _fault(candidate)
+    fault = fault_of(judge) or fault_of(candidate)
     if fault:
-        return _faulty(judge, fault)
+        return faulty(judge, fault)
     result = next(iter(results_of(judge)), None)
-    limit = _limit(candidate, limits, judge["wall"])
+    limit = limit_of(candidate, limits, judge["wall"])
     if limit is not None:
         return limit
     if result is None:
@@ -46,13 +48,13 @@ def conclude_split(judge: Report, candidate: Report, limits: Limits) -> Verdict 
             # It was confined, and all that reached it since came from the tests and the program.
             detail = f"the process with its tests died twice ({_ending(judge)}) {judge['results']}"
             return Again("fault", Verdict("failed", judge["wall"], detail))
-        return _limit(judge, limits, judge["wall"]) or _faulty(judge, judge["cause"])
+        return limit_of(judge, limits, judge["wall"]) or faulty(judge, judge["cause"])
     outcome, detail = result
     seconds = judge["wall"]
     if outcome == "cannot_cross":
         return Again("inside", Verdict("error", seconds, detail))
     if outcome == "gone":
-        return _ended_early(candidate, limits, seconds)
+        return ended_early(candidate, limits, seconds)
     if outcome == "malformed":
         return Verdict("failed", seconds, f"an answer that is no plain data ({detail})")
     if outcome == "broken_tests":
@@ -62,16 +64,16 @@ def conclude_split(judge: Report, candidate: Report, limits: Limits) -> Verdict 
 
 def conclude_inside(report: Report, nonce: str, limits: Limits) -> Verdict | Again:
     """Judge a run of code and tests in one process, which passes only with the secret `nonce`."""
-    fault = _fault(report)
+    fault = fault_of(report)
     if fault:
-        return _faulty(report, fault)
-    limit = _limit(report, limits, report["wall"])
+        return faulty(report, fault)
+    limit = limit_of(report, limits, report["wall"])
     if limit is not None:
         return limit
     result: list[Any] = next(iter(results_of(report)), [])
     known = len(result) == 3 and list(map(type, result)) == [str] * 3
     if not known or result[0] not in ("passed", "failed", "memory"):
-        return _ended_early(report, limits, report["wall"])
+        return ended_early(report, limits, report["wall"])
     outcome, secret = result[0], result[2]
     detail = one_line(result[1], DETAIL_LENGTH - len(IN_PROCESS) - 3)
     if outcome == "passed" and secret != nonce:
@@ -82,13 +84,14 @@ def conclude_inside(report: Report, nonce: str, limits: Limits) -> Verdict | Aga
 
 def conclude_died(report: Report, limits: Limits) -> Verdict | Again:
     """Judge a program that took its process with it: it broke a limit, crashed or left."""
-    fault = _fault(report)
+    fault = fault_of(report)
     if fault:
-        return _faulty(report, fault)
-    return _limit(report, limits, report["wall"]) or _ended_early(report, limits, report["wall"])
+        return faulty(report, fault)
+    return limit_of(report, limits, report["wall"]) or ended_early(report, limits, report["wall"])
 
 
-def _limit(report: Report, limits: Limits, seconds: float) -> Verdict | Again | None:
+def limit_of(report: Report, limits: Limits, seconds: float) -> Verdict | Again | None:
+    """Return the verdict on a run that broke a limit; None when it broke none."""
     cause, cpu = report["cause"], report["cpu"]
     if cause == "output":
         return Verdict("output_limit", seconds, f"more than {limits.output_bytes} bytes of output")
@@ -101,13 +104,18 @@ def _limit(report: Report, limits: Limits, seconds: float) -> Verdict | Again | 
     return None
 
 
-def _ended_early(report: Report, limits: Limits, seconds: float) -> Verdict:
+def ended_early(
+    report: Report,
+    limits: Limits,
+    seconds: float,
+    what: str = "the program ended before its tests",
+) -> Verdict:
     """Judge a program that ended, or broke off the conversation, before its tests were done."""
     if report["ended_itself"] and report["exit"] in (-signal.SIGKILL, -signal.SIGXCPU):
         if report["cpu"] >= limits.cpu_seconds:
             return Verdict("timeout", seconds, f"over the CPU limit of {limits.cpu_seconds:g} s")
         return Verdict("memory", seconds, "killed by the system, most likely for lack of memory")
-    return Verdict("failed", seconds, f"the program ended before its tests ({_ending(report)})")
+    return Verdict("failed", seconds, f"{what} ({_ending(report)})")
 
 
 def _ending(report: Report) -> str:
@@ -134,7 +142,7 @@ def results_of(report: Report) -> list[Any]:
     return found
 
 
-def _fault(report: Report) -> str:
+def fault_of(report: Report) -> str:
     """Return what kept the child from being confined, or "". Later lines are the program's own."""
     if report["cause"] == "died":
         return "a server died"
@@ -145,5 +153,6 @@ def _fault(report: Report) -> str:
     return f"a child could not be confined ({lines[0] if lines else _ending(report)})"
 
 
-def _faulty(report: Report, detail: str) -> Again:
+def faulty(report: Report, detail: str) -> Again:
+    """Return that a run is to be repeated because the sandbox failed."""
     return Again("fault", Verdict("error", report["wall"], f"sandbox fault: {detail}"))

@@ -1,4 +1,5 @@
-"""What runs inside an isolated child: the candidate, the judge, or generated programs.
+"""What runs inside an isolated child: the candidate, the judge, generated programs, or a
+whole program on standard streams.
 
 Each job gets its payload, a function `report` that hands results (JSON-able) to the fork server,
 and the descriptor of the conversation with the other process, if the job has one.
@@ -23,6 +24,7 @@ from typing import Any
 
 from wmtp.sandbox.peer import CannotCross, Gone, Peer
 from wmtp.sandbox.references import OBJECT_OPERATIONS
+from wmtp.sandbox.stdio import run_stdio
 
 Report = Callable[[Any], None]
 
@@ -246,4 +248,5 @@ JOBS: dict[str, Callable[[dict[str, Any], Report, int], None]] = {
     "judge": run_judge,
     "inside": run_inside,
     "screen": run_screen,
+    "stdio": run_stdio,
 }

@@ -8,7 +8,7 @@ from dataclasses import replace
 from socket import socket
 
 from wmtp.sandbox.conclusion import Again
-from wmtp.sandbox.program import Program, Verdict
+from wmtp.sandbox.program import AnyProgram, Verdict
 from wmtp.sandbox.slot import Attempt, Slot, wait
 
 # After so many second tries in a row that changed nothing, it is not the machine that is slow.
@@ -18,7 +18,7 @@ ALONE_IN_VAIN = 3
 class Judging:
     """One pass over `programs`. Holds no more of them than there are slots."""
 
-    def __init__(self, slots: list[Slot], programs: Iterable[Program]) -> None:
+    def __init__(self, slots: list[Slot], programs: Iterable[AnyProgram]) -> None:
         self._idle = list(slots)
         self._busy: list[Slot] = []
         self._fresh = (Attempt(i, program) for i, program in enumerate(programs))
@@ -41,12 +41,12 @@ class Judging:
 
     def _next(self) -> Attempt | None:
         """Return what to start now. An attempt that must run alone waits for all others to end."""
+        if any(slot.attempt and slot.attempt.alone for slot in self._busy):
+            return None
         if self._repeats:
             if not self._repeats[0].alone:
                 return self._repeats.popleft()
             return None if self._busy else self._repeats.popleft()
-        if any(slot.attempt and slot.attempt.alone for slot in self._busy):
-            return None
         return next(self._fresh, None)
 
     def _start(self, attempt: Attempt) -> None:
@@ -84,6 +84,13 @@ class Judging:
             "inside": replace(attempt, inside=True),
             "alone": replace(attempt, alone=True),
             "fault": replace(attempt, after_fault=True, alone=True),
+            "next": Attempt(
+                attempt.index,
+                attempt.program,
+                case=attempt.case + 1,
+                cpu_before=result.cpu_seconds,
+                wall_before=result.verdict.seconds,
+            ),
         }[result.why]
         if repeat == attempt:  # it has been repeated for this before
             self._alone_in_vain += result.why == "alone"

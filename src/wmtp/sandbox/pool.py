@@ -9,7 +9,7 @@ from typing import Literal
 
 from wmtp.sandbox import tiers
 from wmtp.sandbox.judging import Judging
-from wmtp.sandbox.program import Program, Verdict
+from wmtp.sandbox.program import AnyProgram, Program, Verdict
 from wmtp.sandbox.screening import Screening
 from wmtp.sandbox.slot import Slot
 
@@ -46,7 +46,7 @@ class Sandbox:
         for slot in self._slots:
             slot.close()
 
-    def judge(self, programs: Iterable[Program]) -> Iterator[tuple[int, Verdict]]:
+    def judge(self, programs: Iterable[AnyProgram]) -> Iterator[tuple[int, Verdict]]:
         """Yield the place in the input and the verdict of each program, as they finish.
 
         `programs` is consumed only as fast as slots come free. A sandbox fault that survives one

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from wmtp.sandbox.comparison import EXACT, Comparison
+
 OutcomeName = Literal["passed", "failed", "timeout", "memory", "output_limit", "error"]
 DETAIL_LENGTH = 300
 
@@ -35,6 +37,29 @@ class Program:
     code: str
     tests: str
     limits: Limits = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class StdioProgram:
+    """Untrusted `code` that reads standard input and writes standard output.
+
+    cases: tests in the order in which they are run, up to the first that fails; of each the input
+    and the expected output, which are compared outside the sandbox. limits: of each test.
+    total_cpu_seconds: of all tests together.
+    """
+
+    code: str
+    cases: tuple[tuple[str, str], ...]
+    comparison: Comparison = EXACT
+    limits: Limits = Limits()
+    total_cpu_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        if not self.cases:
+            raise ValueError("a program without tests would pass whatever it does")
+
+
+AnyProgram = Program | StdioProgram
 
 
 @dataclass(frozen=True, slots=True)

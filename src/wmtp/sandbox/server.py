@@ -54,6 +54,14 @@ class Run:
     output_bytes: int = 0
     results: bytearray = field(default_factory=bytearray)
     cause: str = ""
+    silent: bool = False
+    ending: tuple[int, int, Any] | None = None
+
+    def has_ended(self) -> bool:
+        """Return whether the child is dead; a silent one is asked for it again and again."""
+        found = os.wait4(self.pid, os.WNOHANG)
+        self.ending = found if found[0] else None
+        return self.ending is not None
 
     def cpu_seconds(self) -> float:
         """Return the CPU time of the child so far; 0 where the system cannot tell."""
@@ -163,6 +171,11 @@ class Server:
             wait = run.remaining()
             if run.cause:
                 return
+            if run.silent:
+                if run.has_ended():
+                    run.cause = "ended"
+                    return
+                wait = SHORTEST_WAIT_SECONDS
             for descriptor, _ in poll.poll(wait * 1000):
                 if descriptor == self.control.fileno():
                     run.cause = self._stopped(request)
@@ -170,9 +183,11 @@ class Server:
                     if not self._drain(run):
                         poll.unregister(run.output)
                 elif not self._collect(run, request["job"]):
-                    # A candidate has nothing to report: how it ends shows in the conversation.
-                    if request["job"] == "candidate":
+                    # A candidate has nothing to report: how it ends shows in the conversation. A
+                    # program on streams has ended when its process has, whatever it closed before.
+                    if request["job"] in ("candidate", "stdio"):
                         poll.unregister(run.report)
+                        run.silent = request["job"] == "stdio"
                     else:
                         run.cause = run.cause or "ended"
 
@@ -205,7 +220,7 @@ class Server:
 
     def _reap(self, run: Run) -> dict[str, Any]:
         """Kill what is left of the run and return how it ended."""
-        ended, status, usage = os.wait4(run.pid, os.WNOHANG)
+        ended, status, usage = run.ending or os.wait4(run.pid, os.WNOHANG)
         if self.tier == "limits-only":
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(run.pid, signal.SIGKILL)

@@ -8,30 +8,42 @@ import select
 import socket
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from wmtp.errors import SandboxError
 from wmtp.sandbox.conclusion import Again, conclude_inside, conclude_split
 from wmtp.sandbox.launch import ServerProcess
-from wmtp.sandbox.program import Limits, Program, Verdict
+from wmtp.sandbox.program import AnyProgram, Limits, Program, StdioProgram, Verdict
+from wmtp.sandbox.stdio import Streams, conclude_stdio
 
 SILENCE_SECONDS = 30.0  # beyond its wall limit, after which a server counts as broken
 # A server of its own for each kind of job, so that no program runs where tests have been before.
-JOBS_OF = {"candidate": ("candidate",), "judge": ("judge",), "together": ("inside", "screen")}
+JOBS_OF = {
+    "candidate": ("candidate", "stdio"),
+    "judge": ("judge",),
+    "together": ("inside", "screen"),
+}
 JUDGE_GRACE_SECONDS = 2.0  # the judge's limits end later, so that the program's own come first
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One run of a program. index: its place in the input."""
+    """One run of a program. index: its place in the input.
+
+    case: the test that a program on standard streams is run on; cpu_before, wall_before: what the
+    tests before it took.
+    """
 
     index: int
-    program: Program
+    program: AnyProgram
     inside: bool = False
     alone: bool = False
     after_fault: bool = False
+    case: int = 0
+    cpu_before: float = 0.0
+    wall_before: float = 0.0
 
 
 class Slot:
@@ -45,6 +57,7 @@ class Slot:
         self._expected: set[str] = set()
         self._run = 0
         self._nonce = ""
+        self._streams: Streams | None = None
         self.deadline = 0.0
 
     def start(self, attempt: Attempt) -> None:
@@ -52,6 +65,11 @@ class Slot:
         self._begin(attempt.program.limits)
         self.attempt = attempt
         program, limits = attempt.program, attempt.program.limits
+        if isinstance(program, StdioProgram):
+            self._streams = Streams(program.cases[attempt.case][0])
+            descriptors = self._streams.descriptors()
+            self._ask("candidate", "stdio", limits, {"code": program.code}, descriptors)
+            return
         if attempt.inside:
             self._nonce = secrets.token_hex(16)
             request = {"code": program.code, "tests": program.tests, "nonce": self._nonce}
@@ -59,13 +77,13 @@ class Slot:
             return
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            self._ask("candidate", "candidate", limits, {"code": program.code}, ours)
+            self._ask("candidate", "candidate", limits, {"code": program.code}, [ours.fileno()])
             later = replace(
                 limits,
                 wall_seconds=limits.wall_seconds + JUDGE_GRACE_SECONDS,
                 cpu_seconds=limits.cpu_seconds + JUDGE_GRACE_SECONDS,
             )
-            self._ask("judge", "judge", later, {"tests": program.tests}, theirs)
+            self._ask("judge", "judge", later, {"tests": program.tests}, [theirs.fileno()])
 
     def start_screen(self, programs: list[Program], cpu_seconds: float, limits: Limits) -> None:
         """Begin a batch of generated programs; its report is that of the role `together`."""
@@ -95,7 +113,13 @@ class Slot:
     def conclude(self, reports: dict[str, dict[str, Any]]) -> Verdict | Again:
         """Return what the reports of the current attempt mean."""
         assert self.attempt is not None
-        limits = self.attempt.program.limits
+        program, limits = self.attempt.program, self.attempt.program.limits
+        if isinstance(program, StdioProgram):
+            assert self._streams is not None
+            before = self.attempt.cpu_before, self.attempt.wall_before
+            return conclude_stdio(
+                reports["candidate"], self._streams, program, self.attempt.case, *before
+            )
         if self.attempt.inside:
             return conclude_inside(reports["together"], self._nonce, limits)
         return conclude_split(reports["judge"], reports["candidate"], limits)
@@ -103,14 +127,21 @@ class Slot:
     def close(self) -> None:
         """End the servers and everything in them."""
         self._expected.clear()
+        self._drop_streams()
         while self._servers:
             self._servers.popitem()[1].close()
 
     def _begin(self, limits: Limits) -> None:
+        self._drop_streams()
         self._run += 1
         self._reports = {}
         self._expected = set()
         self.deadline = time.monotonic() + limits.wall_seconds + SILENCE_SECONDS
+
+    def _drop_streams(self) -> None:
+        if self._streams is not None:
+            self._streams.close()
+            self._streams = None
 
     def _ask(
         self,
@@ -118,16 +149,13 @@ class Slot:
         job: str,
         limits: Limits,
         payload: dict[str, Any],
-        conversation: socket.socket | None = None,
+        others: Sequence[int] = (),
     ) -> None:
         message = {"job": job, "run": self._run, "limits": asdict(limits)}
         with tempfile.TemporaryFile() as file:
             file.write(json.dumps(payload).encode())
             file.seek(0)
-            descriptors = [file.fileno()]
-            if conversation is not None:
-                descriptors.append(conversation.fileno())
-            self._send(role, message, descriptors)
+            self._send(role, message, [file.fileno(), *others])
         self._expected.add(role)
 
     def _send(self, role: str, message: dict[str, Any], descriptors: list[int]) -> None:

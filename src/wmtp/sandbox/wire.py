@@ -7,7 +7,7 @@ import struct
 from collections.abc import Sequence
 
 HEADER = struct.Struct(">I")
-MAX_DESCRIPTORS = 2
+MAX_DESCRIPTORS = 4
 
 
 class MessageTooLarge(Exception):

@@ -98,6 +98,12 @@ class CodeContests(Source):
                 "files, languages or limits."
             )
 
+    def problems(self, split: str) -> Iterator[ContestProblem]:
+        """Yield the problems of one split, whatever their programs."""
+        require_split("codecontests", split, SPLITS)
+        for where, record in self._records(split):
+            yield contest_problem(record, where)
+
     def _records(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
         path, hub = self.config.path, HUB_ID if self.config.hub else None
         if path is None or hub is not None:
