@@ -98,7 +98,9 @@ def test_no_fault_outweighs_a_sound_token_of_the_oracle() -> None:
 @pytest.mark.parametrize("control", CONTROLS)
 def test_a_control_is_its_scheme_but_for_the_weights(control: str) -> None:
     critic = scheme(control, {"of": {"name": "critic-wmtp", "value_head": "mlp"}})
-    assert critic.value_head == ("mlp", False)
+    assert critic.value_head == critic.scheme.value_head
+    assert critic.value_head.kind == "mlp"
+    assert critic.value_phase_steps(60) == 10
     assert "reward" in critic.needs
     given = asked(critic, batch())
     answer, plain = critic.weigh(given), critic.scheme.weigh(given)
@@ -174,7 +176,7 @@ def test_interpolation_by_hand() -> None:
 
 def test_schemes_that_do_not_go_together_are_refused() -> None:
     critic, other = {"name": "critic-wmtp"}, {**RHO1, "reference": "q"}
-    with pytest.raises(ConfigError, match="both schemes train a value head"):
+    with pytest.raises(ConfigError, match="both schemes need values"):
         scheme("hybrid", {"first": critic, "second": critic})
     with pytest.raises(ConfigError, match="have the references r and q"):
         scheme("hybrid", {"first": RHO1, "second": other})
