@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,8 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
+from tokenizers import AddedToken
 from typer.testing import CliRunner, Result
 
+from tests.data.test_templates import CHATML
 from wmtp.cli import app
 from wmtp.config.environment import Environment
 from wmtp.config.load import load_document
@@ -431,6 +435,56 @@ def test_inspect_with_the_tokenizer_lengths_and_heads_of_a_recipe(tmp_path: Path
     far = run("inspect", file, *options, "--index", "2")
     assert far.exit_code == 2
     assert "there are 2, from 0" in far.stderr
+
+
+def shown_for(folder: Path, **data: Any) -> str:
+    """Return what inspect shows of a chat example with a recipe of these settings of `data`."""
+    tokenizer = train_tokenizer(["user\nassistant\n", "def f(x):\n    return x\n"] * 3, 300)
+    tokenizer.add_tokens(
+        [AddedToken(name, special=True) for name in ("<|im_start|>", "<|im_end|>")]
+    )
+    tokenizer.chat_template, tokenizer.eos_token = CHATML, "<|im_end|>"
+    tokenizer.save_pretrained(folder / "tokenizer")
+    write_file(folder / "e.jsonl", [Example("t/0", "\u4f60 x\n", "    return x\n", 1.0)])
+    recipe = load_document(ROOT / "recipes" / "reference.yaml").data
+    recipe["data"] = {"source": "table", "path": str(folder / "e.jsonl"), **data}
+    recipe["tokenizer"] = {"pretrained": str(folder / "tokenizer")}
+    (folder / "r.yaml").write_text(json.dumps(recipe))  # JSON is YAML
+    done = run("inspect", "--recipe", folder / "r.yaml", "--num-heads", "3")
+    assert done.exit_code == 0, done.output
+    (folder / "e.jsonl").unlink()
+    return done.stdout
+
+
+@pytest.mark.parametrize("boundary", ["split", "joint"])
+def test_inspect_shows_the_text_of_a_template_and_fits_a_narrow_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, boundary: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "45")
+    lines = shown_for(tmp_path, template="chat", boundary=boundary).splitlines()
+    assert "<|im_start|>│user│↵│" in lines
+    assert "\u4f60(1/3)│\u4f60(2/3)│\u4f60(3/3)│·x│↵│" in lines
+    assert "\u010a" not in "".join(lines)  # how a byte-level tokenizer names a line end
+    assert max(map(cell_len, lines)) <= 45
+    tables = [line.split() for line in lines if line.startswith("place")]
+    assert [table[3:] for table in tables] == [["head", "0"], ["head", "1"], ["head", "2"]]
+    rows = [line for line in lines if re.search(r" (prompt|learned)  ", line)]
+    assert len(rows) == 3 * (8 if boundary == "split" else 7)
+    assert all(row[:5].strip().isdigit() for row in rows)
+    # "\n   " is one token, and holds the template's line end.
+    assert ("<|im_start|>│assistant│" in lines) == (boundary == "joint")
+
+
+def test_inspect_says_what_the_recipe_does_with_long_examples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    for truncation, fate in (("cut", "cut, 0 (0.0 %)"), ("drop", "longer and left out")):
+        shown = shown_for(tmp_path, max_length=10, truncation=truncation)
+        assert f"10 tokens: 1 (100.0 %) {fate}" in shown
+        left_out = "it is longer than max_length, and data.truncation is drop"
+        assert (left_out in shown) == (truncation == "drop")
+        assert ("completion: learned" in shown) == (truncation == "cut")
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -14,9 +14,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from tests.tiny import tiny_data
 from wmtp.config.environment import Environment
 from wmtp.config.load import Document, load_document
 from wmtp.config.recipe import Recipe
+from wmtp.data.encode import EncodedSet
 from wmtp.data.example import Example
 from wmtp.data.sources.jsonl import write_examples
 from wmtp.data.templates import template_of
@@ -25,6 +27,7 @@ from wmtp.display import Display
 from wmtp.errors import CheckpointError, ConfigError, DataError, OutputError
 from wmtp.modeling.mtp import MTPModel
 from wmtp.outputs import locked
+from wmtp.pipeline.data import Data, encoding_notices, sample_order
 from wmtp.pipeline.evaluate import evaluate, evaluation_document, judge_samples, write_page
 from wmtp.pipeline.train import train
 from wmtp.run_folder import RunFolder, model_folder
@@ -120,6 +123,25 @@ def test_leaks_and_skipped_records_are_said(data: Path, tmp_path: Path) -> None:
     cleaning["against"] = [{"source": "table", "paths": str(tasks)}]
     with pytest.raises(ConfigError, match=r"data\.decontaminate\.against\.0\.paths: unknown key"):
         train(document, environment(tmp_path / "other"))
+
+
+def test_what_became_of_the_examples_is_said(data: Path) -> None:
+    document, shown = recipe(data), Said()
+    document.override(["optimization.global_batch=64", "data.incorrect_share=null"])
+    chosen = document.validate(Recipe)
+    sample_order(chosen, Data(None, tiny_data(16), None), shown)
+    assert shown.lines[0] == (
+        "data: a step of 64 samples (optimization.global_batch) holds some of the 16 examples more than "
+        "once, and is more than an epoch"
+    )
+    counted = EncodedSet(tiny_data(4).items, truncated=1, dropped=3, empty=2, special=1)
+    assert list(encoding_notices(counted, "training", chosen.data)) == [
+        "of 7 training examples, 1 were cut at 64 tokens, 1 left out because their prompt fills them, "
+        "2 because they have no completion",
+        "1 training completions hold text that the tokenizer takes for a special token, such as its end "
+        "of sequence",
+    ]
+    assert not list(encoding_notices(tiny_data(4), "training", chosen.data))
 
 
 def test_a_run_leaves_what_it_should(data: Path, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_truncation_and_dropping_are_counted(tokenizer) -> None:
     ]
     found = encode_examples(examples, tokenizer, 20, "here")
     assert [item.example.task_id for item in found.items] == ["short", "long"]
-    assert (found.truncated, found.dropped) == (2, 2)
+    assert (found.truncated, found.dropped) == (1, 2)
     cut = found.items[1]
     assert len(cut) == 20
     assert tokenizer.eos_token_id not in cut.input_ids

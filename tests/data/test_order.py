@@ -105,6 +105,25 @@ def test_pairs_come_together_and_length_says_nothing() -> None:
     assert all(math.isnan(v) for v in length_leak(data, np.array([1, 3, 5])))
 
 
+@pytest.mark.parametrize("mark", ["a/mutant/boundary", "a/timeout/loop_control", "mutant/swap"])
+def test_mutants_are_paired_with_the_programs_that_they_were_made_of(mark: str) -> None:
+    """`wmtp data mutate` names the change in the source, and the problem stays the same."""
+    origin = "" if mark == "mutant/swap" else "a"
+    plain = described(sources=(origin,))
+    named = EncodedSet(
+        [
+            replace(i, example=replace(i.example, source=mark)) if i.example.reward == 0 else i
+            for i in plain.items
+        ]
+    )
+    assert unpaired(plain, 1.3)[0] > 10
+    assert unpaired(named, 1.3) == unpaired(plain, 1.3)
+    want = training_order(plain, budget(epochs=1), None, 0, max_length_ratio=1.3)
+    found = training_order(named, budget(epochs=1), None, 0, max_length_ratio=1.3)
+    assert found.tolist() == want.tolist()
+    assert length_leak(named, found) == length_leak(plain, want)
+
+
 def test_a_curriculum_opens_the_easiest_of_each_pool() -> None:
     data = described(140)
     difficulty = np.array([item.example.difficulty for item in data.items])
@@ -181,6 +200,17 @@ def test_what_is_missing_is_said() -> None:
         training_order(data, budget(steps=10), None, 0, weights={"a": 0.999, "b": 0.001})
     with pytest.raises(DataError, match="0.005 of the 80 samples .* comes to no incorrect exam"):
         training_order(data, budget(steps=5, size=16), 0.01 / 2, 0)
+    apart = EncodedSet(
+        [
+            replace(i, example=replace(i.example, task_id="t"))
+            for i in data.items
+            if (len(i), i.example.reward) in {(8, 1.0), (14, 0.0)}
+        ]
+    )
+    with pytest.raises(
+        DataError, match=r"1 problems have both kinds; pairs are alike in length, .* 1\.1"
+    ):
+        training_order(apart, budget(steps=1), None, 0, max_length_ratio=1.1)
     alone = EncodedSet([i for i in data.items if i.example.reward == 1])
     for weights in (None, {"a": 0.5, "b": 0.5}):
         with pytest.raises(DataError, match="no pairs of correct and incorrect examples"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import signal
@@ -131,6 +133,90 @@ def test_a_file_of_another_reference_is_refused_with_the_reason(tmp_path: Path) 
     said: list[str] = []
     assert np.array_equal(kept.get(ENDS, computed, said.append), VALUES)
     assert said == [f"{kept.file}: belongs to another reference and data. It is built anew."]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values"),
+    [("F32", VALUES.astype("<f4")), ("I16", np.arange(31, dtype="<i2")), ("F16", VALUES[:30])],
+)
+def test_whole_files_that_hold_something_else_are_refused(
+    tmp_path: Path, dtype: str, values: np.ndarray
+) -> None:
+    """Whose facts and checksum are right all the same: another program's, say."""
+    kept = CachedValues(tmp_path, FACTS)
+    kept.get(ENDS, computed)
+    whole = kept.file.read_bytes()
+    size = int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8 : 8 + size])
+    header["__metadata__"]["sha256"] = hashlib.sha256(values.tobytes()).hexdigest()
+    layout = {"dtype": dtype, "shape": [len(values)], "data_offsets": [0, values.nbytes]}
+    text = json.dumps({**header, "ref_ce": layout}).encode()
+    kept.file.unlink()
+    kept.file.write_bytes(len(text).to_bytes(8, "little") + text + values.tobytes())
+    said: list[str] = []
+    assert np.array_equal(kept.get(ENDS, computed, said.append), VALUES)
+    assert said == [f"{kept.file}: does not hold 31 numbers in float16. It is built anew."]
+
+
+def test_a_file_of_another_format_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as before:
+        before.setattr(reference_cache, "FORMAT", "0")
+        old = CachedValues(tmp_path, FACTS)
+        old.get(ENDS, lambda a, b: 0 * computed(a, b))
+    kept = CachedValues(tmp_path, FACTS)
+    assert kept.file != old.file
+    shutil.copy(old.file, kept.file)
+    said: list[str] = []
+    assert np.array_equal(kept.get(ENDS, computed, said.append), VALUES)
+    assert said == [f"{kept.file}: belongs to another format. It is built anew."]
+
+
+def test_what_a_killed_merge_left_goes(tmp_path: Path) -> None:
+    kept = CachedValues(tmp_path, FACTS)
+    (tmp_path / f".{kept.file.name}.0123456789ab.partial").write_text("the half of it")
+    foreign = tmp_path / f".{CachedValues(tmp_path, {}).file.name}.0123456789ab.partial"
+    foreign.write_text("another's, who may be at it")
+    kept.get(ENDS, computed)
+    assert sorted(tmp_path.glob(".*.partial")) == [foreign]
+
+
+def test_folders_in_the_way_are_one_message(tmp_path: Path) -> None:
+    kept = CachedValues(tmp_path, FACTS)
+    for path in (kept.file, kept.parts / "000000.safetensors"):
+        path.mkdir(parents=True)
+        with pytest.raises(OutputError, match="cannot be written, it is a folder. Remove it"):
+            kept.get(ENDS, computed)
+        path.rmdir()
+    assert np.array_equal(kept.get(ENDS, computed), VALUES)
+
+
+@pytest.mark.parametrize("option", ["size=8k", "ro"])
+def test_a_full_or_read_only_disk_is_one_message_and_what_was_done_is_kept(
+    tmp_path: Path, option: str
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(disk)]).returncode:
+        pytest.skip("a file system cannot be mounted here")
+    try:
+        subprocess.run(["mount", "-o", f"remount,{option}", str(disk)], check=True)
+        reason = "read-only" if option == "ro" else "the disk is full"
+        with pytest.raises(OutputError, match=reason):
+            CachedValues(disk, FACTS).get(ENDS, computed)
+        subprocess.run(["mount", "-o", "remount,rw,size=64k", str(disk)], check=True)
+        done = len(list(disk.glob("*.parts/*.safetensors")))
+        assert done == (0 if option == "ro" else 2)
+        asked: list[int] = []
+        found = CachedValues(disk, FACTS).get(ENDS, lambda a, b: asked.append(a) or computed(a, b))
+        assert np.array_equal(found, VALUES)
+        assert (0 in asked) == (option == "ro")
+        if option == "ro":  # a whole file is read where nothing can be written
+            subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+            assert np.array_equal(CachedValues(disk, FACTS).get(ENDS, never), VALUES)
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)  # some is mapped still
 
 
 def test_a_damaged_part_is_computed_again(tmp_path: Path) -> None:

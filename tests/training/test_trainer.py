@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.tiny import on_two_processes, tiny_data, tiny_model, trainer_for
+from tests.tiny import tiny_data, tiny_model, trainer_for
 from wmtp.algorithms.base import Algorithm
 from wmtp.algorithms.baseline import Baseline
 from wmtp.algorithms.critic import Critic
@@ -220,19 +220,6 @@ def test_logged_statistics_do_not_depend_on_micro_batches(tmp_path: Path) -> Non
     assert one[0]["train/weight/mean/head_2"] == pytest.approx(1.0, abs=1e-6)
     assert 0.3 < one[0]["train/weight/zero_share/head_2"] < 0.5
     assert one[0]["train/weight/effective_sample_size/head_0"] == pytest.approx(0.6, abs=0.1)
-
-
-@pytest.mark.parametrize(
-    "name", ["mtp-baseline", "critic-wmtp", "critic-pairwise", "gradient-importance"]
-)
-def test_two_processes_equal_one(tmp_path: Path, name: str) -> None:
-    _, alone = train(tmp_path / "one", name, 8, 1)
-    out = tmp_path / "logs.json"
-    on_two_processes(Path(__file__).parent / "two_processes.py", name, str(out))
-    both = json.loads(out.read_text())
-    for a, b in zip(alone, both, strict=True):
-        assert a["train/loss"] == pytest.approx(b["train/loss"], rel=2e-5)
-        assert a["train/ce/head_1"] == pytest.approx(b["train/ce/head_1"], rel=2e-5)
 
 
 @pytest.mark.parametrize("name", list(algorithms()))

@@ -1,36 +1,19 @@
-"""Run by test_trainer under torch.distributed.run: trains one algorithm on two gloo processes."""
+"""Run by test_processes under torch.distributed.run: trains every case on two gloo processes."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
 
-from tests.tiny import tiny_data, trainer_for
-from tests.training.test_trainer import ORDER, algorithms, model_for
+from tests.training.test_processes import CASES, resumed, run
 
 
-def main(name: str, out: str) -> None:
-    algorithm = algorithms()[name]()
-    model = model_for(algorithm)
-    trainer, logs = trainer_for(
-        Path(out).parent,
-        algorithm,
-        model,
-        tiny_data(),
-        ORDER,
-        micro=2,
-        accumulation=2,
-        processes=2,
-        ddp_backend="gloo",
-        ddp_find_unused_parameters=False,
-    )
-    trainer.train()
-    if trainer.is_world_process_zero():
-        Path(out).write_text(json.dumps(logs))
-    trainer.accelerator.wait_for_everyone()
-    trainer.accelerator.end_training()
+def main(out: str, alone: str) -> None:
+    folder = Path(out)
+    for case in CASES:
+        run(folder / case.folder, case, processes=2)
+    resumed(Path(alone), folder / "resumed", processes=2)
     # gloo's threads now and then abort the interpreter while it winds down ("terminate called
     # without an active exception"). All that is tested has happened by now.
     os._exit(0)

@@ -49,14 +49,17 @@ class Encoded:
 class EncodedSet:
     """Encoded examples in their source's order, and what was cut on the way.
 
-    truncated: examples whose completion was cut at max_length. dropped: examples without a single
-    target left, because the prompt alone fills max_length or the completion is empty, and those that
-    `truncation` drop leaves out.
+    truncated: examples among them whose completion was cut at max_length. dropped: examples that are
+    not, because the prompt alone fills max_length, `truncation` is drop, or, as `empty` of these, there
+    is no completion. special: examples among them whose completion holds the text of a special token,
+    which the tokenizer takes for that token.
     """
 
     items: list[Encoded]
     truncated: int = 0
     dropped: int = 0
+    empty: int = 0
+    special: int = 0
 
     def __len__(self) -> int:
         return len(self.items)
@@ -115,10 +118,12 @@ def encode_examples(
     that holds characters of both is learned, so that no character of a completion goes unlearned.
     truncation: what happens to an example of more than `max_length` tokens. `cut` cuts its completion,
     `drop` leaves it out, `error` is a `DataError`. What is cut and dropped is counted. A set with nothing
-    left is a `DataError`; both name `where`.
+    left is a `DataError`; both name `where`. `joint`, faults and cut completions need a tokenizer that
+    says which characters its tokens hold; another one is a `DataError`.
     """
     items: list[Encoded] = []
-    truncated = dropped = empty = 0
+    truncated = dropped = empty = special = 0
+    special_ids = _special_ids(tokenizer)
     waiting = iter(examples)
     while chunk := list(islice(waiting, _AT_ONCE)):
         for example, tokens in zip(chunk, _tokens(chunk, tokenizer, boundary), strict=True):
@@ -128,13 +133,14 @@ def encode_examples(
                     f"{where}: {example.task_id} has {len(tokens)} tokens, data.max_length is "
                     f"{max_length}. Raise it, or set data.truncation to cut or drop."
                 )
-            truncated += too_long and truncation == "cut"
             has_target = bool(tokens.completion) and len(tokens.prompt) < max_length
             if has_target and not (too_long and truncation == "drop"):
                 items.append(_encoded(example, tokens, tokenizer, max_length))
+                truncated += too_long
+                special += not special_ids.isdisjoint(tokens.completion)
             else:
                 dropped += 1
-                empty += not example.completion
+                empty += not tokens.completion
     if not items:
         if not dropped:
             reason = "there are no examples; check the file and the name of the split"
@@ -145,7 +151,7 @@ def encode_examples(
         else:
             reason = f"all {dropped} examples have no target within data.max_length {max_length}; raise it"
         raise DataError(f"{where}: nothing to learn: {reason}.")
-    return EncodedSet(items, truncated, dropped)
+    return EncodedSet(items, truncated, dropped, empty, special)
 
 
 def prompt_ids(prompt: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -200,7 +206,19 @@ def _split(
         return_offsets_mapping=offsets,
         verbose=False,
     )
+    if offsets and "offset_mapping" not in found:
+        raise DataError(
+            f"the tokenizer {tokenizer.name_or_path or type(tokenizer).__name__} does not say which "
+            "characters its tokens hold, which data.boundary joint, planted faults and completions cut at "
+            "data.max_length need. Set tokenizer.pretrained to a folder with a tokenizer.json."
+        )
     return dict(found)
+
+
+def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Return the special tokens, without the one that stands for unknown characters alone."""
+    named = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
+    return set(tokenizer.all_special_ids) - ({tokenizer.unk_token_id} - named)
 
 
 def _start(around: Frame, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -6,6 +6,7 @@ under one budget see the same samples in the same order, and a resumed run goes 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,6 +18,9 @@ from wmtp.data.sampling.curriculum import GrowingPasses, competence
 from wmtp.data.sampling.pairs import length_auc, length_pairs
 from wmtp.data.sampling.streams import Passes, Shares, Stream
 from wmtp.errors import DataError
+
+# What `wmtp data mutate` puts behind the source of a mutant, which is of the same problem still.
+_MUTATION = re.compile(r"(^|/)(mutant|equivalent|timeout)/\w+$")
 
 
 @dataclass(frozen=True)
@@ -131,10 +135,15 @@ def _pools(
     for pool in pools:
         if pool.share > 0 and not len(pool.members):
             found = ", ".join(f"{len(p.members)} {p.name}" for p in pools)
+            fix = "Choose data that have them (incorrect ones can be made by mutation)"
+            if max_length_ratio is not None:
+                fix = (
+                    f"{_tasks_with_both(data)} problems have both kinds; pairs are alike in length, with "
+                    f"data.max_length_ratio {max_length_ratio:g}, and balanced. {fix}, raise that ratio"
+                )
             raise DataError(
                 f"data: there are no {pool.name} to draw {pool.share:.3g} of the samples from; found "
-                f"{found}. Choose data that have them (incorrect ones can be made by mutation, and pairs "
-                "need both kinds in one task), or change data.incorrect_share, pairs or mixture."
+                f"{found}. {fix}, or change data.incorrect_share, pairs or mixture."
             )
     return [pool for pool in pools if pool.share > 0]
 
@@ -196,6 +205,11 @@ def _pairs(data: EncodedSet, max_length_ratio: float) -> np.ndarray:
     return length_pairs(_tasks(data), lengths, wrong, max_length_ratio)
 
 
+def _tasks_with_both(data: EncodedSet) -> int:
+    tasks, wrong = _tasks(data), _is_incorrect(data)
+    return len(np.intersect1d(tasks[wrong], tasks[~wrong]))
+
+
 def _completion_lengths(data: EncodedSet) -> np.ndarray:
     return np.array([np.count_nonzero(item.completion) for item in data.items])
 
@@ -204,4 +218,5 @@ def _tasks(data: EncodedSet) -> np.ndarray:
     """Return a number per sample that is the same for the same problem of the same source."""
     numbers: dict[tuple[str, str], int] = {}
     examples = (item.example for item in data.items)
-    return np.array([numbers.setdefault((e.source, e.task_id), len(numbers)) for e in examples])
+    keys = ((_MUTATION.sub("", example.source), example.task_id) for example in examples)
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys])

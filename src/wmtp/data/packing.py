@@ -47,8 +47,9 @@ def best_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]
 def balanced_rows(lengths: Sequence[int], capacity: int, num_rows: int) -> list[list[int]]:
     """Return exactly `num_rows` rows of indices into `lengths`, the longest as short as is found.
 
-    By bisection of the capacity (MULTIFIT; Coffman, Garey and Johnson 1978), so that rows are alike and
-    need little padding. Documents that do not fit into the rows, or are fewer, are a `ValueError`.
+    By bisection of the capacity (MULTIFIT; Coffman, Garey and Johnson 1978) and exchange of documents, so
+    that rows are alike and need little padding. Documents that do not fit into the rows, or are fewer,
+    are a `ValueError`.
     """
     rows = best_fit_decreasing(lengths, capacity)
     if not len(rows) <= num_rows <= len(lengths):
@@ -67,7 +68,39 @@ def balanced_rows(lengths: Sequence[int], capacity: int, num_rows: int) -> list[
     while len(rows) < num_rows:  # one document is longer than the mean row: the others have room
         fullest = max((row for row in rows if len(row) > 1), key=lambda row: _sum(lengths, row))
         rows.append([fullest.pop() for _ in range(len(fullest) // 2)])
+    _level(rows, lengths)
     return sorted(rows, key=lambda row: -_sum(lengths, row))
+
+
+def _level(rows: list[list[int]], lengths: Sequence[int]) -> None:
+    """Exchange documents between the longest row and others as long as that makes it shorter.
+
+    Bisection leaves rows of few documents uneven: by 1 % of 512 tokens on MBPP.
+    """
+    sums = [_sum(lengths, row) for row in rows]
+    least = -(-sum(sums) // len(sums))
+    for _ in range(8 * len(rows)):  # mostly far fewer; each is a small part of the step's work
+        longest = max(range(len(rows)), key=sums.__getitem__)
+        if sums[longest] == least:
+            return
+        ours = np.array([lengths[index] for index in rows[longest]])
+        for other in sorted(range(len(rows)), key=sums.__getitem__):
+            gap = sums[longest] - sums[other]
+            # In exchange for nothing too, where documents are left.
+            theirs = np.array([lengths[index] for index in rows[other]] + [0] * (len(ours) > 1))
+            moved = ours[:, None] - theirs
+            uneven = np.where((moved > 0) & (moved < gap), abs(gap - 2 * moved), gap)
+            mine, yours = np.unravel_index(uneven.argmin(), uneven.shape)
+            if uneven[mine, yours] < gap:
+                break
+        else:
+            return
+        given = rows[longest].pop(mine)
+        if yours < len(rows[other]):
+            rows[longest].append(rows[other].pop(yours))
+        rows[other].append(given)
+        sums[longest] -= int(moved[mine, yours])
+        sums[other] += int(moved[mine, yours])
 
 
 def _sum(lengths: Sequence[int], row: list[int]) -> int:

@@ -20,6 +20,8 @@ from safetensors import SafetensorError, safe_open
 from wmtp.errors import DataError
 from wmtp.outputs import LOCK_FILE, atomic_write, writing
 
+# Raised when the values or the layout of the file change their meaning.
+FORMAT = "1"
 # Values of one part: what a killed process loses at most.
 PART_VALUES = 1 << 18
 
@@ -52,7 +54,7 @@ class CachedValues:
     """
 
     def __init__(self, folder: Path, facts: Mapping[str, str], kind: Kind = REFERENCE_CE) -> None:
-        self._facts = dict(facts)
+        self._facts = {"format": FORMAT, **facts}
         self._kind = kind
         self._key = hashlib.sha256(json.dumps(self._facts, sort_keys=True).encode()).hexdigest()[
             :32
@@ -82,7 +84,7 @@ class CachedValues:
         sizes = np.diff(np.concatenate([[0], ends])[bounds])
         with self._held(len(sizes), wait=True):
             if self._usable(size, lambda text: None) is None:
-                self.file.unlink(missing_ok=True)
+                _remove(self.file)
         while True:
             self._compute_parts(compute, bounds)
             with self._held(len(sizes), wait=True):
@@ -120,8 +122,10 @@ class CachedValues:
                 parts.append(_read(file, int(size), facts, self._kind))
             except UnusableCache as reason:
                 say(f"{reason} It is built anew.")
-                file.unlink(missing_ok=True)
+                _remove(file)
         if len(parts) == len(sizes):
+            for left in self._folder.glob(f".{self.file.name}.*.partial"):  # of one killed here
+                _remove(left)
             _write(self.file, parts, self._facts, self._kind)
             shutil.rmtree(self.parts, ignore_errors=True)  # what is left does no harm
 
@@ -152,6 +156,12 @@ class CachedValues:
             yield free
 
 
+def _remove(file: Path) -> None:
+    """Remove a file that cannot be used; one that cannot be removed is an `OutputError`."""
+    with writing(file):
+        file.unlink(missing_ok=True)
+
+
 def _write(file: Path, chunks: Sequence[np.ndarray], facts: Mapping[str, str], kind: Kind) -> None:
     """Write chunks one after another as one tensor, never all of them in memory."""
     chunks = [np.ascontiguousarray(chunk, dtype=kind.dtype) for chunk in chunks]
@@ -179,7 +189,8 @@ def _read(file: Path, size: int, facts: Mapping[str, str], kind: Kind) -> np.nda
         with safe_open(file, framework="numpy") as opened:
             metadata = opened.metadata() or {}
             names = list(opened.keys())
-            shape = opened.get_slice(kind.name).get_shape() if names == [kind.name] else None
+            tensor = opened.get_slice(kind.name) if names == [kind.name] else None
+            layout = tensor and (tensor.get_dtype(), tensor.get_shape())
     except (SafetensorError, OSError) as error:
         raise UnusableCache(f"{file}: is truncated or damaged ({error}).") from error
     other = [name for name, value in facts.items() if metadata.get(name) != value]
@@ -189,7 +200,10 @@ def _read(file: Path, size: int, facts: Mapping[str, str], kind: Kind) -> np.nda
         offset = 8 + int.from_bytes(stream.read(8), "little")
         stream.seek(offset)
         checksum = hashlib.file_digest(stream, "sha256").hexdigest()
-    if shape != [size] or checksum != metadata.get("sha256"):
+    bits = 8 * kind.itemsize
+    if layout != (f"F{bits}", [size]):
+        raise UnusableCache(f"{file}: does not hold {size} numbers in float{bits}.")
+    if checksum != metadata.get("sha256"):
         raise UnusableCache(f"{file}: is damaged: its values are not those of its checksum.")
     # Copy-on-write, for torch takes writable arrays alone; a plain view is cheaper to slice.
     return np.asarray(np.memmap(file, kind.dtype, "c", offset, (size,)))

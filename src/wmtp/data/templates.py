@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal, get_args
 
 import jinja2
@@ -21,6 +23,10 @@ _ALPACA = (
 _PLACE = "COMPLETION"
 # The key under which tokenizer_config.json says with which template a model was trained.
 _KEY = "prompt_template"
+# Templates that tell today's date tell this one instead: a run that goes on tomorrow, and a cache of its
+# data, would otherwise have other tokens.
+_DATE = datetime(2024, 1, 1)
+_TODAY = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +80,10 @@ def frame(prompt: str, tokenizer: PreTrainedTokenizerBase) -> Frame:
         {"role": "assistant", "content": _PLACE},
     ]
     try:
-        text = str(tokenizer.apply_chat_template(messages, tokenize=False))
+        template = _TODAY.sub(
+            lambda found: repr(_DATE.strftime(found[2])), tokenizer.get_chat_template()
+        )
+        text = str(tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False))
     except jinja2.TemplateError as error:
         raise DataError(
             f"{tokenizer.name_or_path}: its chat template refuses a question with its answer: {error}. "

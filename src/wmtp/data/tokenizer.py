@@ -26,8 +26,8 @@ _PROBE = "def f(xs):\n    return [x * 2 for x in xs if x > -1]  # caf\u00e9, 123
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:
     """Return a byte-level BPE of at most `vocab_size` tokens, special tokens included.
 
-    Every text can be encoded and decoded back exactly; digits are tokens of their own. The result
-    depends on the texts and their order alone.
+    Every text without the names of special tokens (`<pad>`, `<s>`, `</s>`) can be encoded and decoded
+    back exactly; digits are tokens of their own. The result depends on the texts and their order alone.
     """
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.Sequence(

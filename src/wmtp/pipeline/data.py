@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from wmtp.algorithms.base import Algorithm
 from wmtp.config.options import Options
-from wmtp.config.recipe import DecontaminationSection, Recipe
+from wmtp.config.recipe import DataSection, DecontaminationSection, Recipe
 from wmtp.data.decontaminate import EvaluationTexts, decontaminated
 from wmtp.data.encode import EncodedSet, encode_examples
 from wmtp.data.example import Example
@@ -103,13 +103,25 @@ def prepare_data(
     for notice in dict.fromkeys([*read, *notices]):
         display.say(f"data: {notice}")
     for kind, part in (("training", train_set), ("validation", validation)):
-        if part is not None and (part.truncated or part.dropped):
-            display.say(
-                f"data: of {len(part) + part.dropped} {kind} examples, {part.truncated} were cut at "
-                f"{settings.max_length} tokens and {part.dropped} "
-                + ("left out" if settings.truncation == "drop" else "had no target left")
-            )
+        for notice in encoding_notices(part, kind, settings) if part is not None else ():
+            display.say(f"data: {notice}")
     return Data(tokenizer, train_set, validation)
+
+
+def encoding_notices(part: EncodedSet, kind: str, settings: DataSection) -> Iterator[str]:
+    """Yield what is worth knowing about how a set became tokens."""
+    if part.truncated or part.dropped:
+        too_long = "they are longer" if settings.truncation == "drop" else "their prompt fills them"
+        yield (
+            f"of {len(part) + part.dropped} {kind} examples, {part.truncated} were cut at "
+            f"{settings.max_length} tokens, {part.dropped - part.empty} left out because {too_long}, "
+            f"{part.empty} because they have no completion"
+        )
+    if part.special:
+        yield (
+            f"{part.special} {kind} completions hold text that the tokenizer takes for a special token, "
+            "such as its end of sequence"
+        )
 
 
 def _usable(source: Source[Any], split: str, recipe: Recipe) -> Iterator[Example]:
@@ -172,6 +184,12 @@ def sample_order(recipe: Recipe, data: Data, display: Display) -> np.ndarray:
         curriculum=settings.curriculum,
         weights=weights,
     )
+    batch = recipe.optimization.global_batch
+    if batch > len(data.train):
+        display.say(
+            f"data: a step of {batch} samples (optimization.global_batch) holds some of the "
+            f"{len(data.train)} examples more than once, and is more than an epoch"
+        )
     if ratio is not None:
         num, right, wrong = unpaired(data.train, ratio)
         display.say(

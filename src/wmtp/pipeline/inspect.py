@@ -6,6 +6,7 @@ import io
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console, Group
@@ -16,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 from wmtp.config.load import Document, load_document
 from wmtp.config.options import resolve_options
 from wmtp.config.recipe import Recipe
-from wmtp.data.encode import Boundary, encode_examples
+from wmtp.data.encode import Boundary, Truncation, encode_examples
 from wmtp.data.example import Example
 from wmtp.data.reference import with_reference_ce
 from wmtp.data.templates import use_template
@@ -62,24 +63,30 @@ def inspect(choice: Choice, html: Path | None = None, console: Console | None = 
     document, recipe = _recipe(choice)
     tokenizer = _tokenizer(choice, recipe)
     boundary: Boundary = "split"
+    truncation: Truncation = "cut"
     if recipe is not None:
         use_template(tokenizer, recipe.data.template)
-        boundary = recipe.data.boundary
+        boundary, truncation = recipe.data.boundary, recipe.data.truncation
     max_length = choice.max_length or (recipe.data.max_length if recipe else UNBOUNDED)
     num_heads = choice.num_heads or (recipe.model.num_heads if recipe else NUM_HEADS)
     examples = list(_examples(choice, document, recipe))
     place = _place(choice, examples)
-    ref_ce, note = _reference_ce(document, recipe, examples[place], tokenizer, max_length)
-    view = sample_view(
+    as_seen = partial(
+        sample_view,
         examples[place],
         tokenizer,
         num_heads=num_heads,
         max_length=max_length,
         boundary=boundary,
-        ref_ce=ref_ce,
+        truncation=truncation,
     )
+    view, note = as_seen(), ""
+    if not view.left_out:
+        ref_ce, note = _reference_ce(document, recipe, examples[place], tokenizer, max_length)
+        view = as_seen(ref_ce=ref_ce)
+    statistics = example_statistics(examples, tokenizer, max_length, boundary)
     shown = Group(
-        render_statistics(example_statistics(examples, tokenizer, max_length)),
+        render_statistics(statistics, truncation),
         Text(f"\n── example {place} (from 0) ──", "bold cyan"),
         render_sample(view),
         Text(note),

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
-from wmtp.data.encode import Encoded, encode_examples
+from wmtp.data.encode import Boundary, Encoded, Truncation, encode_examples
 from wmtp.data.example import Example
 from wmtp.report.sample import UNBOUNDED
 
@@ -25,7 +25,7 @@ CHUNK = 512
 class ExampleStatistics:
     """Counts over examples; `add` fills them.
 
-    cut: longer than max_length. dropped: no target within it. faults: with a planted fault; of
+    longer: than max_length. dropped: no target within it. faults: with a planted fault; of
     these, faults_cut have it past max_length. repeated: completions that stand under their prompt
     more than once. contradicting: those of them with different rewards.
     """
@@ -37,7 +37,7 @@ class ExampleStatistics:
     tasks: set[str] = field(default_factory=set)
     prompt_tokens: list[int] = field(default_factory=list)
     completion_tokens: list[int] = field(default_factory=list)
-    cut: int = 0
+    longer: int = 0
     dropped: int = 0
     empty: int = 0
     faults: int = 0
@@ -65,7 +65,7 @@ class ExampleStatistics:
         first = int(item.completion.argmax())
         self.prompt_tokens.append(first)
         self.completion_tokens.append(len(item) - first)
-        self.cut += len(item) > self.max_length
+        self.longer += len(item) > self.max_length
         self.dropped += first >= self.max_length
         if item.example.fault_spans:
             self.faults += 1
@@ -73,7 +73,10 @@ class ExampleStatistics:
 
 
 def example_statistics(
-    examples: Iterable[Example], tokenizer: PreTrainedTokenizerBase, max_length: int = UNBOUNDED
+    examples: Iterable[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int = UNBOUNDED,
+    boundary: Boundary = "split",
 ) -> ExampleStatistics:
     """Return the statistics of examples, holding `CHUNK` of them at a time."""
     statistics = ExampleStatistics(max_length)
@@ -82,13 +85,19 @@ def example_statistics(
         for example in chunk:
             statistics.add(example)
         if usable := [example for example in chunk if example.completion]:
-            for item in encode_examples(usable, tokenizer, UNBOUNDED, "the examples").items:
+            data = encode_examples(usable, tokenizer, UNBOUNDED, "the examples", boundary=boundary)
+            for item in data.items:
                 statistics.add_tokens(item)
     return statistics
 
 
-def render_statistics(found: ExampleStatistics) -> RenderableType:
+def render_statistics(found: ExampleStatistics, truncation: Truncation = "cut") -> RenderableType:
     """Return the statistics for a console."""
+    fate = {
+        "cut": f"cut, {_share(found.dropped, found)} of them with nothing left to learn",
+        "drop": "longer and left out",
+        "error": "longer, which is an error",
+    }
     limit = "no limit" if found.max_length >= UNBOUNDED else f"{found.max_length} tokens"
     facts = {
         "examples": f"{found.num_examples} of {len(found.tasks)} problems",
@@ -96,8 +105,7 @@ def render_statistics(found: ExampleStatistics) -> RenderableType:
         "rewards": _counted(found.rewards),
         "prompt tokens": _quantiles(found.prompt_tokens),
         "learned tokens": _quantiles(found.completion_tokens),
-        "max_length": f"{limit}: {_share(found.cut, found)} cut, "
-        f"{_share(found.dropped, found)} of them with nothing left to learn",
+        "max_length": f"{limit}: {_share(found.longer, found)} {fate[truncation]}",
         "planted faults": f"{_share(found.faults, found)} have one; cut off in {found.faults_cut}",
         "repeated": f"{_share(found.repeated, found)} repeat prompt and completion of another, "
         f"{found.contradicting} with another reward",
