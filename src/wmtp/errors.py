@@ -39,6 +39,10 @@ class TrainingError(WmtpError):
     """Training cannot go on: non-finite losses, a batch without targets."""
 
 
+class GenerationError(WmtpError):
+    """Completions cannot be drawn: logits that are not finite, memory too small, no vLLM."""
+
+
 def near_match(name: str, known: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the nearest of `known`, or the empty string."""
     found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)

@@ -30,6 +30,22 @@ class SandboxSection(Section):
     workers: int | None = Field(None, gt=0, description="Parallel programs; default: all cores.")
 
 
+class GenerationSection(Section):
+    """How completions are drawn for an evaluation."""
+
+    backend: Literal["transformers", "vllm"] = Field(
+        "transformers",
+        description="vllm: the offline engine of vLLM, which is installed separately and needs a GPU; its "
+        "samples have other random numbers.",
+    )
+    rows: int | None = Field(
+        None,
+        gt=0,
+        description="Completions drawn at a time by transformers; default: 64 on an accelerator, 16 on a "
+        "CPU, where more count as 16.",
+    )
+
+
 class CheckpointSection(Section):
     """How often a run is saved, so that a killed run resumes."""
 
@@ -65,4 +81,5 @@ class Environment(Section):
     log_every_steps: int = Field(10, gt=0, description="Steps between logged metrics.")
     tracking: TrackingSection = TrackingSection()
     sandbox: SandboxSection = SandboxSection()
+    generation: GenerationSection = GenerationSection()
     checkpoint: CheckpointSection = CheckpointSection()

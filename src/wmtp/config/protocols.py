@@ -7,13 +7,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Protocol:
-    """How completions are drawn. temperature 0 is greedy; ks are the k of the reported pass@k."""
+    """How completions are drawn, `num_samples` per task.
+
+    temperature: 0 takes the likeliest token. top_p: probability of the set that is drawn from, 1 for all
+    tokens. ks: the k of the reported pass@k.
+    """
 
     name: str
     num_samples: int
     temperature: float
     top_p: float
     ks: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        assert self.num_samples >= max(self.ks), self
+        assert self.temperature >= 0, self
+        assert 0 < self.top_p <= 1, self
 
 
 PROTOCOLS = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from wmtp.evaluation.benchmark import Benchmark, Task
 from wmtp.evaluation.generate import encode_prompts, generate_samples
 from wmtp.evaluation.judge import our_task_id, read_samples
 from wmtp.evaluation.run import judge_and_report
+from wmtp.evaluation.vllm_model import VllmModel, load_vllm
 from wmtp.modeling.checkpoint import has_heads
 from wmtp.modeling.mtp import MTPModel
 from wmtp.outputs import claim, locked
@@ -87,13 +88,13 @@ def evaluate(
         "seed": seed,
         **section.model_dump(mode="json"),
     }
+    if environment.generation.backend != "transformers":  # its samples are other ones
+        settings["backend"] = environment.generation.backend
     sandbox_settings = environment.sandbox
     # The isolation is looked for before hours of sampling, not after.
     with ExitStack() as stack:
         sandbox = stack.enter_context(Sandbox(sandbox_settings.mode, sandbox_settings.workers))
-        model = MTPModel.from_pretrained(folder) if has_heads(folder) else None
-        model = model or MTPModel.from_backbone(folder, num_heads=1)
-        model.to(resolve_device(environment.device))
+        model = stack.enter_context(_model(folder, environment))
         tokenizer = load_tokenizer(folder)
         max_new_tokens = section.max_new_tokens or benchmark.max_new_tokens
         encode_prompts(model, tokenizer, tasks, max_new_tokens)
@@ -111,6 +112,7 @@ def evaluate(
                 stop=benchmark.stop,
                 max_new_tokens=max_new_tokens,
                 seed=seed,
+                rows=environment.generation.rows,
                 progress=update,
             )
         settings = {"checkpoint": str(checkpoint), **settings}
@@ -207,6 +209,19 @@ def _benchmark(document: Document) -> tuple[EvaluationSection, Benchmark[Any], l
     if not tasks:
         raise DataError(f"{section.benchmark}: no task with these settings. Ask for more problems.")
     return section, benchmark, tasks
+
+
+@contextmanager
+def _model(folder: Path, environment: Environment) -> Iterator[MTPModel | VllmModel]:
+    """Yield the model in `folder`, where and how the environment has it draw completions."""
+    if environment.generation.backend == "vllm":
+        with load_vllm(folder, environment.precision) as engine:
+            yield engine
+        return
+    model = MTPModel.from_pretrained(folder) if has_heads(folder) else None
+    model = model or MTPModel.from_backbone(folder, num_heads=1)
+    model.to(resolve_device(environment.device))
+    yield model
 
 
 def _prompts_hash(tasks: list[Task], tokenizer: PreTrainedTokenizerBase) -> str:
