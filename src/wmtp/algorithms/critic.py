@@ -59,8 +59,10 @@ class Critic(Algorithm["Critic.Config"]):
     class Config(Section):
         """Settings of both phases."""
 
-        value_head: Literal["linear", "mlp"] = Field(
-            "linear", description="Shape of the value head."
+        value_head: Literal["linear", "mlp", "evidence"] = Field(
+            "linear",
+            description="Shape of the value head; evidence: what each token says, its surprise under head "
+            "0 included, summed up.",
         )
         train_trunk: bool = Field(
             False, description="Let the value loss send gradients into the trunk."
@@ -131,6 +133,14 @@ class Critic(Algorithm["Critic.Config"]):
         loss = self._value_loss(batch.value, batch.reward) * states
         loss = loss * (1.0 if in_value_phase else self.config.value_coef)
         return Weighting(weights, loss, self._sums(batch, advantage, raw, states))
+
+    def signals(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the advantage of every target's token."""
+        assert batch.value is not None
+        assert batch.reward is not None
+        settings = self.config.gamma, self.config.gae_lambda
+        advantage = gae(batch.value.detach(), batch.reward, batch.completion, *settings)
+        return {"advantage": align_to_heads(advantage, batch.valid.shape[2])}
 
     def end_step(self, sums: dict[str, Tensor]) -> dict[str, float]:
         """Update the running statistics; return explained variance, value loss and AUC."""

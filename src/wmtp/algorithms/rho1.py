@@ -32,13 +32,18 @@ def rho1_weights(
     number kept (arXiv:2404.07965, equations 3 to 5). `always_keep_head_0` leaves head 0 uniform;
     `min_ce_diff` never keeps a target whose excess is below it (a sequence and head may lose all).
     """
-    excess = ce.detach() - align_to_heads(ref_ce, ce.shape[2])
+    excess = excess_loss(ce, ref_ce)
     chosen = top_fraction(excess, valid, keep)
     if min_ce_diff is not None:
         chosen &= excess >= min_ce_diff
     if always_keep_head_0:
         chosen[:, :, 0] = valid[:, :, 0]
     return normalise_per_sequence(chosen.float(), valid)
+
+
+def excess_loss(ce: Float[Tensor, "B S H"], ref_ce: Float[Tensor, "B S"]) -> Float[Tensor, "B S H"]:
+    """Return how far the loss of every target exceeds the reference's, nats, signed and detached."""
+    return ce.detach() - align_to_heads(ref_ce, ce.shape[2])
 
 
 class Rho1(Algorithm["Rho1.Config"]):
@@ -79,3 +84,9 @@ class Rho1(Algorithm["Rho1.Config"]):
                 self.config.min_ce_diff,
             )
         )
+
+    def signals(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the excess loss of every target."""
+        assert batch.ce is not None
+        assert batch.ref_ce is not None
+        return {"excess": excess_loss(batch.ce, batch.ref_ce)}

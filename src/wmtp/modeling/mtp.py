@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from wmtp.errors import CheckpointError
-from wmtp.losses import Backend, linear_cross_entropy, weighted_linear_cross_entropy
+from wmtp.losses import IGNORE_INDEX, Backend, linear_cross_entropy, weighted_linear_cross_entropy
 from wmtp.modeling.checkpoint import read_heads, write_model
 from wmtp.modeling.heads import HeadInit, HeadType, head_layers, new_heads
 from wmtp.modeling.layout import (
@@ -34,7 +34,7 @@ from wmtp.modeling.layout import (
     run_head,
 )
 from wmtp.modeling.sequential import SequentialHead, chain, new_sequential_heads
-from wmtp.modeling.value import ValueHead
+from wmtp.modeling.value import ValueHead, ValueHeadKind
 from wmtp.pretrained import load_causal_lm
 
 # The weights [B,S,H] of a batch, given the values [B,S] of its states where there is a value head.
@@ -180,7 +180,7 @@ class MTPModel(nn.Module):
         _load_exactly(model, tensors, path)
         return model
 
-    def add_value_head(self, kind: Literal["linear", "mlp"], train_trunk: bool) -> None:
+    def add_value_head(self, kind: ValueHeadKind, train_trunk: bool) -> None:
         """Give the model a fresh value head, in place of the one it may have."""
         head = ValueHead(self.config.get_text_config().hidden_size, kind, train_trunk)
         self.value_head = head.to(device=self.device)
@@ -215,7 +215,9 @@ class MTPModel(nn.Module):
         """
         if labels is None:
             hidden, trunk = self._hidden(input_ids, attention_mask, position_ids, num_heads=1)
-            return MTPOutput(logits=self._logits(hidden[0]), value=self._value(trunk))
+            return MTPOutput(
+                logits=self._logits(hidden[0]), value=self._value(trunk, hidden[0], None)
+            )
         if labels.shape[-1] != self.num_heads:
             raise CheckpointError(
                 f"labels have {labels.shape[-1]} heads, the model has {self.num_heads}. "
@@ -226,7 +228,7 @@ class MTPModel(nn.Module):
                 f"labels {list(labels.shape)} must be [B, S, H] for input_ids {list(input_ids.shape)}"
             )
         hidden, trunk = self._hidden(input_ids, attention_mask, position_ids, self.num_heads)
-        value = self._value(trunk)
+        value = self._value(trunk, hidden[0], labels[..., 0])
         # All heads in one call, so that the unembedding's gradient is summed up once.
         heads_first = (2, 0, 1)
         unembedding = self.backbone.get_output_embeddings()
@@ -329,8 +331,29 @@ class MTPModel(nn.Module):
     def _logits(self, hidden: Tensor) -> Tensor:
         return logits_of(self.backbone, hidden)
 
-    def _value(self, trunk: Tensor) -> Tensor | None:
-        return None if self.value_head is None else self.value_head(trunk)
+    def _value(self, trunk: Tensor, hidden: Tensor, labels: Tensor | None) -> Tensor | None:
+        """Return V of every state, given state and labels of head 0; None where nothing can be said."""
+        head = self.value_head
+        if head is None or (head.reads_surprise and labels is None):
+            return None
+        if not head.reads_surprise or labels is None:
+            return head(trunk)
+        return head(trunk, self._surprise(hidden, labels))
+
+    @torch.no_grad()
+    def _surprise(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of head 0 by the token it is about `[B,S]`, NaN for tokens without one."""
+        unembedding = self.backbone.get_output_embeddings()
+        ce = linear_cross_entropy(
+            hidden.flatten(0, 1),
+            unembedding.weight,
+            labels.flatten(),
+            bias=unembedding.bias,
+            backend=self.loss_backend,
+            **logit_options(self.config),
+        ).view(labels.shape)
+        known = ce.masked_fill(labels == IGNORE_INDEX, torch.nan)
+        return torch.nn.functional.pad(known[:, :-1], (1, 0), value=torch.nan)
 
 
 def _load_exactly(model: MTPModel, tensors: dict[str, Tensor], path: Path) -> None:
