@@ -253,6 +253,46 @@ def compare(
 
 
 @app.command()
+def audit(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Examples with fault_spans: .jsonl or .parquet."),
+    ] = None,
+    source: cli_data.SourceName = None,
+    settings: cli_data.SourceSettings = None,
+    split: Annotated[str, typer.Option(metavar="NAME", help="One split, or all.")] = "test",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most this many programs, spread.")
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=4, help="Tokens; default: the recipe's data.max_length.")
+    ] = None,
+    env: EnvironmentFile = None,
+    set_env: EnvironmentSettings = None,
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score token weights against known faults: do the weights point at the truth?
+
+    Without --data and --source, the faulty programs come from the data source of the first run's recipe.
+    """
+    from wmtp.config.load import load_environment
+    from wmtp.pipeline.audit import Faulty, audit
+    from wmtp.report.audit import audit_table
+
+    faulty = Faulty(data, source, tuple(settings or []), split, limit, max_length)
+    environment = load_environment(env, set_env or [])
+    folder = audit(runs, faulty, environment, output=output, display=_display())
+    record = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
+    if as_json:
+        typer.echo(json.dumps(record, indent=2))
+        return
+    typer.echo(audit_table(record))
+    typer.echo(f"audit: {folder / 'audit.html'}")
+
+
+@app.command()
 def convert(
     layout: Annotated[str, typer.Argument(help="Layout of OUTPUT: meta, hf or native.")],
     source: Annotated[Path, typer.Argument(help="Run or model folder, in any layout.")],

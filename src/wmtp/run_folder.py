@@ -57,6 +57,16 @@ class RunFolder:
         return self.path / "model"
 
     @property
+    def algorithm_state(self) -> Path:
+        """The running statistics of the algorithm at the end of training."""
+        return self.path / "algorithm.json"
+
+    @property
+    def seen(self) -> Path:
+        """Which problems the model was trained on, as hashes."""
+        return self.path / "seen.npz"
+
+    @property
     def weights(self) -> Path:
         """The weights of a few samples, token by token."""
         return self.path / "weights.json"

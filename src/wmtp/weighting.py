@@ -24,6 +24,20 @@ def align_to_heads(signal: Tensor, num_heads: int) -> Tensor:
     return out
 
 
+def align_to_tokens(
+    weights: Float[Tensor, "B S H"], valid: Bool[Tensor, "B S H"]
+) -> Float[Tensor, "B S H"]:
+    """Return `out[b, j, k]`, the weight of token j as a target of head k; NaN where it is none.
+
+    The way back from `align_to_heads`: `out[b, j, k] = weights[b, j - k - 1, k]`.
+    """
+    out = torch.full_like(weights, torch.nan)
+    known = weights.masked_fill(~valid, torch.nan)
+    for k in range(min(weights.shape[2], weights.shape[1] - 1)):
+        out[:, k + 1 :, k] = known[:, : -k - 1, k]
+    return out
+
+
 def normalise_per_sequence(
     weights: Float[Tensor, "B S H"], valid: Bool[Tensor, "B S H"]
 ) -> Float[Tensor, "B S H"]:

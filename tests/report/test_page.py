@@ -63,7 +63,7 @@ def test_the_page_has_every_part(report: Path) -> None:
     assert "<title>A &amp; B</title>" in text
     assert text.count("<svg") == 7
     for words in ("Solved tasks: minicode", "Held-out loss and cost", "Weights on real samples",
-                  "What became of the samples", "isolated by: namespaces", "planted fault",
+                  "What became of the samples", "isolated by: namespaces", "(fault)",
                   "Not drawn, because every token weighs 1: mtp-baseline"):  # fmt: skip
         assert words in text
     assert len(text) < 1_500_000

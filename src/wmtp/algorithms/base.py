@@ -24,7 +24,7 @@ class ValueHeadSettings(NamedTuple):
     kept. trained_before: whether the model to start from must have the head.
     """
 
-    kind: Literal["linear", "mlp"]
+    kind: Literal["linear", "mlp", "evidence"]
     train_trunk: bool
     num_folds: int = 1
     anchored: bool = False
@@ -130,6 +130,13 @@ class Algorithm(ABC, Generic[ConfigT]):
     @abstractmethod
     def weigh(self, batch: Batch) -> Weighting:
         """Return the weights of a micro-batch; must not change `state`."""
+
+    def signals(self, batch: Batch) -> dict[str, Tensor]:
+        """Return what the weights are made from, before clipping and selection, `[B,S,H]` by name.
+
+        For audits: a larger signal means a larger weight, or an equal one. Only valid targets count.
+        """
+        return {}
 
     def end_step(self, sums: dict[str, Tensor]) -> dict[str, float]:
         """Take the step's sums over all micro-batches and processes; return metrics to log."""

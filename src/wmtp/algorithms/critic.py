@@ -124,6 +124,15 @@ class Critic(Algorithm[CriticSettings]):
             auxiliary = self._value_loss(batch, in_value_phase) * states
         return Weighting(weights, auxiliary, sums)
 
+    def signals(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the advantage of every target's token."""
+        assert batch.value is not None
+        assert batch.reward is not None
+        value = value_of_fold(batch.value.detach(), batch.problem)
+        settings = self.config.gamma, self.config.gae_lambda
+        advantage = gae(value, batch.reward, batch.completion, *settings)
+        return {"advantage": align_to_heads(advantage, batch.valid.shape[2])}
+
     def end_step(self, sums: dict[str, Tensor]) -> dict[str, float]:
         """Update the running statistics; return what is logged of the step."""
         terminal = self.config.whiten_terminal

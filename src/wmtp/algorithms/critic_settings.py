@@ -34,7 +34,11 @@ class CriticSettings(Section):
         description="Run or checkpoint with a value head, a critic with a backbone of its own: its "
         "values are computed once and cached. Null: a value head on the policy's trunk.",
     )
-    value_head: Literal["linear", "mlp"] = Field("linear", description="Shape of the value head.")
+    value_head: Literal["linear", "mlp", "evidence"] = Field(
+        "linear",
+        description="Shape of the value head; evidence: what each token says, its surprise under head 0 "
+        "included, summed up.",
+    )
     trunk: Literal["frozen", "trained"] = Field(
         "frozen",
         description="Whether the value loss sends gradients into the trunk (with LoRA: its adapters).",

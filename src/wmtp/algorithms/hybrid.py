@@ -133,6 +133,11 @@ class Hybrid(Algorithm["Hybrid.Config"]):
             weights = self.config.share * first + (1 - self.config.share) * second
         return Weighting(weights, auxiliary[0] if auxiliary else None, sums)
 
+    def signals(self, batch: Batch) -> dict[str, Tensor]:
+        """Return those of both schemes."""
+        first, second = (scheme.signals(batch) for scheme in self.schemes.values())
+        return first | second
+
     def end_step(self, sums: dict[str, Tensor]) -> dict[str, float]:
         """Hand each scheme its own sums; update the running mean of the product."""
         metrics: dict[str, float] = {}

@@ -105,6 +105,10 @@ class Control(Algorithm[ControlT]):
         inner = self.scheme.weigh(batch)
         return replace(inner, weights=self.move(inner.weights, batch))
 
+    def signals(self, batch: Batch) -> dict[str, Tensor]:
+        """Return those of the scheme."""
+        return self.scheme.signals(batch)
+
     @abstractmethod
     def move(self, weights: Float[Tensor, "B S H"], batch: Batch) -> Float[Tensor, "B S H"]:
         """Return the scheme's weights on other valid targets of the same sequence and head."""

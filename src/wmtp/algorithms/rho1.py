@@ -205,6 +205,12 @@ class Rho1(Algorithm["Rho1.Config"]):
             )
         return Weighting(weights)
 
+    def signals(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the excess loss of every target."""
+        assert batch.ce is not None
+        assert batch.ref_ce is not None
+        return {"excess": excess_loss(batch.ce, batch.ref_ce)}
+
     def _share(self, batch: Batch) -> float:
         """Return the share that is kept in this step."""
         steps = self.config.keep_warmup * batch.total_steps

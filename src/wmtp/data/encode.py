@@ -29,7 +29,8 @@ class Encoded:
 
     input_ids [S] int32. completion [S]: tokens that are learned (the end token too, when nothing was
     cut). fault [S]: tokens that overlap a planted fault. num_bytes: UTF-8 bytes of the learned text,
-    without what a template puts after it. ref_ce [S]: reference cross entropy of each token in nats, or
+    without what a template puts after it. num_tail: learned tokens at the end that are no text of the
+    completion, such as the end token. ref_ce [S]: reference cross entropy of each token in nats, or
     None. value [S]: a critic's value of the state after each token, or None.
     """
 
@@ -38,6 +39,7 @@ class Encoded:
     completion: np.ndarray
     fault: np.ndarray
     num_bytes: int
+    num_tail: int = 0
     ref_ce: np.ndarray | None = None
     value: np.ndarray | None = None
 
@@ -256,4 +258,5 @@ def _encoded(
         completion=completion,
         fault=fault,
         num_bytes=len((tokens.lead + learned).encode("utf-8", "surrogatepass")),
+        num_tail=len(kept) - num_text,
     )

@@ -31,7 +31,7 @@ class HeadSettings(BaseModel, frozen=True, strict=True, extra="forbid"):
     num_heads: int = Field(ge=1, le=1024)
     head_type: HeadType = "parallel"
     num_head_layers: int = 1
-    value_head: Literal["linear", "mlp"] | None = None
+    value_head: Literal["linear", "mlp", "evidence"] | None = None
     value_trains_trunk: bool = False
     value_folds: int = Field(1, ge=1)
     value_anchored: bool = False

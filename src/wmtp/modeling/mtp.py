@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from wmtp.errors import CheckpointError
-from wmtp.losses import Backend
+from wmtp.losses import IGNORE_INDEX, Backend
 from wmtp.modeling.checkpoint import read_heads, write_model
 from wmtp.modeling.head_losses import HeadLosses
 from wmtp.modeling.heads import HeadInit, HeadType, head_layers, new_heads
@@ -95,7 +95,7 @@ class MTPModel(nn.Module):
         self.head_type = head_type
         self.num_head_layers = num_head_layers
         self.value_head = value_head
-        self.value_anchor: nn.Module | None = None
+        self.value_anchor: ValueHead | CrossFittedValueHead | None = None
         self.loss_backend: Backend = "auto"
         self._recompute_heads = False
 
@@ -247,8 +247,8 @@ class MTPModel(nn.Module):
             hidden, trunk = self._hidden(input_ids, attention_mask, position_ids, num_heads=1)
             return MTPOutput(
                 logits=self._logits(hidden[0]),
-                value=_value(self.value_head, trunk),
-                value_anchor=_value(self.value_anchor, trunk),
+                value=_value(self.value_head, trunk, None),
+                value_anchor=_value(self.value_anchor, trunk, None),
             )
         if labels.shape[-1] != self.num_heads:
             raise CheckpointError(
@@ -260,7 +260,9 @@ class MTPModel(nn.Module):
                 f"labels {list(labels.shape)} must be [B, S, H] for input_ids {list(input_ids.shape)}"
             )
         hidden, trunk = self._hidden(input_ids, attention_mask, position_ids, self.num_heads)
-        value, anchor = _value(self.value_head, trunk), _value(self.value_anchor, trunk)
+        surprise = self._surprise(hidden[0], labels[..., 0])
+        value = _value(self.value_head, trunk, surprise)
+        anchor = _value(self.value_anchor, trunk, surprise)
         unembedding = self.backbone.get_output_embeddings()
         options = {"bias": unembedding.bias, **logit_options(self.config)}
         losses = HeadLosses(unembedding.weight, {**options, "backend": self.loss_backend})
@@ -285,10 +287,12 @@ class MTPModel(nn.Module):
         input_ids: Int[Tensor, "B S"],
         attention_mask: Tensor | None = None,
         position_ids: Int[Tensor, "B S"] | None = None,
+        labels: Int[Tensor, "B S H"] | None = None,
     ) -> Float[Tensor, "B S *K"] | None:
-        """Return `MTPOutput.value` alone; no logits are computed."""
-        _, trunk = self._hidden(input_ids, attention_mask, position_ids, num_heads=1)
-        return _value(self.value_head, trunk)
+        """Return `MTPOutput.value` alone; labels are for a value head that reads surprise."""
+        hidden, trunk = self._hidden(input_ids, attention_mask, position_ids, num_heads=1)
+        surprise = None if labels is None else self._surprise(hidden[0], labels[..., 0])
+        return _value(self.value_head, trunk, surprise)
 
     def head_logits(
         self,
@@ -370,9 +374,29 @@ class MTPModel(nn.Module):
     def _logits(self, hidden: Tensor) -> Tensor:
         return logits_of(self.backbone, hidden)
 
+    @torch.no_grad()
+    def _surprise(self, hidden: Tensor, labels: Tensor) -> Tensor | None:
+        """Return the loss of head 0 by the token it is about `[B,S]`, NaN for tokens without one.
 
-def _value(head: nn.Module | None, trunk: Tensor) -> Tensor | None:
-    return None if head is None else head(trunk)
+        None where the value head does not read it.
+        """
+        if self.value_head is None or not self.value_head.reads_surprise:
+            return None
+        unembedding = self.backbone.get_output_embeddings()
+        options = {"bias": unembedding.bias, **logit_options(self.config)}
+        losses = HeadLosses(unembedding.weight, {**options, "backend": self.loss_backend})
+        ce = losses.ce([hidden], labels[..., None])[..., 0]
+        known = ce.masked_fill(labels == IGNORE_INDEX, torch.nan)
+        return torch.nn.functional.pad(known[:, :-1], (1, 0), value=torch.nan)
+
+
+def _value(
+    head: ValueHead | CrossFittedValueHead | None, trunk: Tensor, surprise: Tensor | None
+) -> Tensor | None:
+    """Return V of every state; None without a head, or where it cannot say anything."""
+    if head is None or (head.reads_surprise and surprise is None):
+        return None
+    return head(trunk, surprise)
 
 
 def _load_exactly(model: MTPModel, tensors: dict[str, Tensor], path: Path) -> None:

@@ -98,8 +98,9 @@ def _values(model: MTPModel, items: list[Encoded], checkpoint: Path) -> np.ndarr
     for start in range(0, len(items), _BATCH):
         members = by_length[start : start + _BATCH]
         batch = collate([(0, items[i]) for i in members])
-        ids, mask = (batch[name].to(model.device) for name in ("input_ids", "attention_mask"))
-        value = model.values(ids, mask)
+        names = ("input_ids", "attention_mask", "labels")
+        inputs = {name: batch[name].to(model.device) for name in names}
+        value = model.values(**inputs)
         assert value is not None
         rows = value_of_fold(value, batch["problem"].to(model.device)).cpu().numpy()
         for i, row in zip(members, rows, strict=True):

@@ -10,6 +10,7 @@ from typing import Any
 from wmtp.config.recipe import Recipe
 from wmtp.data.collate import Collate
 from wmtp.data.encode import EncodedSet
+from wmtp.data.seen import SeenProblems
 from wmtp.evaluation.held_out import HeldOut
 from wmtp.evaluation.run import write_held_out_report
 from wmtp.modeling.card import Training, write_model_card
@@ -54,6 +55,8 @@ def write_results(
         model, trainer.algorithm, shown, _spread(shown), collate, data.tokenizer
     )
     atomic_write_json(run.weights, {"samples": samples})
+    atomic_write_json(run.algorithm_state, trainer.algorithm.state)
+    seen_problems(recipe, data.train).save(run.seen)
     dataset: Any = trainer.train_dataset
     mean_length = sum(len(item) for item in data.train.items) / len(data.train)
     own = training_flops(model, tokens, mean_length)
@@ -95,6 +98,17 @@ def training_facts(recipe: Recipe, tokens: int) -> Training:
         seed=recipe.seed,
         start=start,
     )
+
+
+def seen_problems(recipe: Recipe, data: EncodedSet) -> SeenProblems:
+    """Return the problems of the training data, and those that the run it started from has seen."""
+    seen = SeenProblems.of(item.example for item in data.items)
+    start = recipe.model.pretrained
+    if start is not None and Path(start).is_dir():
+        before = RunFolder(model_folder(start).parent).seen
+        if before.is_file():
+            seen |= SeenProblems.load(before)
+    return seen
 
 
 def _spread(data: EncodedSet) -> list[int]:

@@ -25,12 +25,13 @@ class HeatToken:
 
 @dataclass(frozen=True, slots=True)
 class HeatSample:
-    """One sample and its tokens under each algorithm, by label."""
+    """One sample and its tokens under each algorithm, by label; `note` stands beside its task."""
 
     task_id: str
     reward: float | None
     prompt: str
     tokens: dict[str, list[HeatToken]]
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +63,13 @@ def heat_map(groups: Sequence[Group], most: int = 4) -> HeatMap | None:
     if not recorded:
         return None
     chosen = _choose(list(by_text.values()), most)
-    num_heads = max(
-        (len(row) for views in chosen for s in views.values() for row in s.weights), default=0
-    )
-    return HeatMap(num_heads, [_heat_sample(views) for views in chosen], uniform)
+    return HeatMap(_num_heads(chosen), [_heat_sample(views) for views in chosen], uniform)
+
+
+def heat_map_of(views: Sequence[dict[str, WeighedSample]], notes: Sequence[str]) -> HeatMap:
+    """Return all these samples, each by label, with a note each."""
+    samples = [_heat_sample(view, note) for view, note in zip(views, notes, strict=True)]
+    return HeatMap(_num_heads(views), samples, uniform=[])
 
 
 def weight_level(weight: float) -> int:
@@ -74,6 +78,11 @@ def weight_level(weight: float) -> int:
         return -5
     level = round(5 * math.log(weight) / math.log(_STRONGEST))
     return max(-4, min(5, level))
+
+
+def _num_heads(samples: Sequence[dict[str, WeighedSample]]) -> int:
+    rows = (len(row) for views in samples for s in views.values() for row in s.weights)
+    return max(rows, default=0)
 
 
 def _is_uniform(samples: Sequence[WeighedSample]) -> bool:
@@ -93,7 +102,7 @@ def _choose(samples: list[dict[str, WeighedSample]], most: int) -> list[dict[str
     return sorted(samples, key=rank)[:most]
 
 
-def _heat_sample(views: dict[str, WeighedSample]) -> HeatSample:
+def _heat_sample(views: dict[str, WeighedSample], note: str = "") -> HeatSample:
     first = next(iter(views.values()))
     tokens = {
         label: [
@@ -102,7 +111,7 @@ def _heat_sample(views: dict[str, WeighedSample]) -> HeatSample:
         ]
         for label, s in views.items()
     }
-    return HeatSample(first.task_id, first.reward, first.prompt, tokens)
+    return HeatSample(first.task_id, first.reward, first.prompt, tokens, note)
 
 
 def _heat_token(token: str, weights: list[float | None], fault: bool) -> HeatToken:
@@ -115,5 +124,5 @@ def _heat_token(token: str, weights: list[float | None], fault: bool) -> HeatTok
         f"head {head}: {'no target' if weight is None else f'{weight:.2f}'}"
         for head, weight in enumerate(weights)
     )
-    title = f"{shown} (planted fault)" if fault else shown
+    title = f"{shown} (fault)" if fault else shown
     return HeatToken(token.split("\n"), " ".join([*classes, *(["fault"] * fault)]), title)

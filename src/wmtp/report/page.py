@@ -43,32 +43,40 @@ def write_report(
 
 def render_page(comparison: Comparison, title: str) -> str:
     """Return the page as HTML. Everything that comes from a run is escaped."""
-    environment = Environment(
+    css = resources.files("wmtp.report").joinpath("page.css").read_text("utf-8")
+    groups = comparison.groups
+    return (
+        templates()
+        .get_template("page.html")
+        .render(
+            title=title,
+            css=Markup(css),
+            headline=words.headline(comparison),
+            summary=words.summary(comparison),
+            warning=words.budget_warning(comparison),
+            notes=words.notes(comparison),
+            colours=colours(group.label for group in groups),
+            solved=[_solved_table(comparison, name) for name in _judged(comparison)],
+            costs=[_cost_row(comparison, group) for group in groups],
+            metrics=[_metric_table(comparison, name) for name in comparison.benchmarks],
+            plots=[(plot, Markup(plot.svg)) for plot in draw_plots(comparison)],
+            heat=heat_map(groups),
+            levels=LEVELS,
+            outcomes=outcome_sections(comparison),
+            settings=[(run.summary.name, _settings(run)) for group in groups for run in group.runs],
+            alone=len(groups) == 1,
+        )
+    )
+
+
+def templates() -> Environment:
+    """Return the templates of this package. What they are given is escaped."""
+    return Environment(
         loader=PackageLoader("wmtp.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-    )
-    css = resources.files("wmtp.report").joinpath("page.css").read_text("utf-8")
-    groups = comparison.groups
-    return environment.get_template("page.html").render(
-        title=title,
-        css=Markup(css),
-        headline=words.headline(comparison),
-        summary=words.summary(comparison),
-        warning=words.budget_warning(comparison),
-        notes=words.notes(comparison),
-        colours=colours(group.label for group in groups),
-        solved=[_solved_table(comparison, name) for name in _judged(comparison)],
-        costs=[_cost_row(comparison, group) for group in groups],
-        metrics=[_metric_table(comparison, name) for name in comparison.benchmarks],
-        plots=[(plot, Markup(plot.svg)) for plot in draw_plots(comparison)],
-        heat=heat_map(groups),
-        levels=LEVELS,
-        outcomes=outcome_sections(comparison),
-        settings=[(run.summary.name, _settings(run)) for group in groups for run in group.runs],
-        alone=len(groups) == 1,
     )
 
 
