@@ -101,8 +101,10 @@ class Critic(Algorithm[CriticSettings]):
         advantage = gae(*signals, config.gae_lambda)
         raw = self._raw_weights(advantage, batch.valid, batch.completion & ~states)
         at_clips = [(raw == clip) & batch.valid for clip in (config.clip_min, config.clip_max)]
+        uniform = batch.valid.float()
         if config.incorrect_samples == "drop":
-            raw = raw * (batch.reward >= 1.0)[:, None, None]
+            learned = (batch.reward >= 1.0)[:, None, None]
+            raw, uniform = raw * learned, uniform * learned
         sums = {
             **value_sums(value, batch.reward, states),
             **_moment_sums(advantage, batch.completion, states),
@@ -114,11 +116,11 @@ class Critic(Algorithm[CriticSettings]):
         }
         in_value_phase = batch.step < self.value_phase_steps(batch.total_steps)
         if in_value_phase:
-            weights = batch.valid.float() * config.value_phase.policy_loss
+            weights = uniform * config.value_phase.policy_loss
         elif self.state.get("steps", 0) >= config.warmup_steps and self.weight_moments.known:
             weights = raw / self.weight_moments.mean().to(raw.device).clamp(min=1e-6)
         else:
-            weights = batch.valid.float()
+            weights = uniform
         auxiliary = None
         if config.values_from is None:
             auxiliary = self._value_loss(batch, in_value_phase) * states
