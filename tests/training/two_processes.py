@@ -9,11 +9,14 @@ from pathlib import Path
 
 from tests.tiny import tiny_data, tiny_model, trainer_for
 from tests.training.test_trainer import ORDER, algorithms
+from wmtp.modeling.lora import add_lora
 
 
-def main(name: str, out: str) -> None:
+def main(name: str, out: str, lora_rank: str = "0") -> None:
     algorithm = algorithms()[name]()
     model = tiny_model(value_head=algorithm.value_head is not None)
+    if int(lora_rank):
+        add_lora(model, rank=int(lora_rank))
     trainer, logs = trainer_for(
         Path(out).parent,
         algorithm,

@@ -11,6 +11,7 @@ from wmtp.algorithms.base import Algorithm
 from wmtp.config.recipe import ArchitectureSection, ModelSection, Recipe
 from wmtp.errors import ConfigError, near_match
 from wmtp.modeling.checkpoint import has_heads
+from wmtp.modeling.lora import add_lora
 from wmtp.modeling.mtp import MTPModel
 from wmtp.run_folder import model_folder
 
@@ -32,11 +33,16 @@ def build_model(
         )
     else:
         model = _pretrained(section, str(section.pretrained))
+        # Small steps are lost in half-precision weights; autocast makes the products of that precision.
+        model.float()
     if algorithm.value_head is not None and model.value_head is None:
         kind, train_trunk = algorithm.value_head
         model.add_value_head(kind, train_trunk)  # type: ignore[arg-type]
     if algorithm.value_head is None:
         model.value_head = None
+    if section.lora is not None:
+        lora = section.lora
+        add_lora(model, lora.rank, lora.alpha, lora.dropout, lora.target_modules)
     return model
 
 

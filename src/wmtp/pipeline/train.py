@@ -60,6 +60,7 @@ from wmtp.training.checkpoints import latest_checkpoint, step_of
 from wmtp.training.cost import (
     reset_peak_memory,
 )
+from wmtp.training.diagnostics import difficulty_edges
 from wmtp.training.trainer import MTPTrainer
 
 
@@ -215,6 +216,7 @@ def _train(
             algorithm=algorithm,
             held_out=held_out,
             held_out_points=recipe.evaluation.held_out_points,
+            difficulty_edges=difficulty_edges(data.train),
             non_finite_report=run.path / "non_finite.json",
         )
         state = trainer.run_state

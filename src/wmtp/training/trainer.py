@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from wmtp.algorithms.base import Algorithm, Batch, Weighting
 from wmtp.data.collate import Collate, PackedCollate
 from wmtp.errors import TrainingError
 from wmtp.losses import IGNORE_INDEX
+from wmtp.modeling.lora import is_adapted, restore_adapted, save_adapter
 from wmtp.modeling.mtp import MTPModel
 from wmtp.training.callbacks import RunState
+from wmtp.training.diagnostics import quartile_of_targets
 from wmtp.training.documents import Documents
 from wmtp.training.meter import Meter
 
@@ -47,6 +49,7 @@ class MTPTrainer(Trainer):
         non_finite_report: Path,
         held_out: HeldOut | None = None,
         held_out_points: int = 0,
+        difficulty_edges: Sequence[float] | None = None,
         on_log: Callable[[dict[str, float], int], None] | None = None,
     ) -> None:
         super().__init__(model=model, args=args, train_dataset=train_dataset, data_collator=collate)
@@ -64,6 +67,7 @@ class MTPTrainer(Trainer):
         self.algorithm = algorithm
         self.held_out = held_out
         self.on_log = on_log
+        self.difficulty_edges = difficulty_edges
         self.meter = Meter()
         self._num_completion: Tensor | float = 0.0
         self._step_sums: dict[str, Tensor] = {}
@@ -105,7 +109,12 @@ class MTPTrainer(Trainer):
         loss = labels.shape[-1] * total / num_items_in_batch
         if chosen.auxiliary is not None:
             loss = loss + chosen.auxiliary.sum() / self._num_completion
-        self.meter.add(ce, chosen.weights, valid, loss)
+        quartile = None
+        if self.difficulty_edges is not None and "ref_ce" in inputs:
+            quartile = quartile_of_targets(
+                inputs["ref_ce"], self.difficulty_edges, labels.shape[-1]
+            )
+        self.meter.add(ce, chosen.weights, valid, loss, quartile=quartile)
         for name, value in chosen.sums.items():
             before = self._step_sums.get(name, torch.zeros((), device=value.device))
             self._step_sums[name] = before + value.detach().double()
@@ -168,6 +177,8 @@ class MTPTrainer(Trainer):
         metrics = {f"train/{name}": float(logs[name]) for name in names if name in logs}
         if not metrics:
             return  # the library's summary at the end: run.json has ours
+        if "grad_norm" in logs:
+            metrics |= self.run_state.head_gradient_norms(float(logs["grad_norm"]))
         metrics |= self.meter.read(self._reduce_sum, self._reduce_max)
         metrics["train/tokens_per_second"] = self.run_state.tokens_per_second()
         metrics |= {f"train/{name}": value for name, value in self._scheme_metrics.items()}
@@ -191,11 +202,17 @@ class MTPTrainer(Trainer):
     ) -> None:
         """Write the model in our layout; nothing is pickled."""
         if self.args.should_save:
-            self.policy.save_pretrained(Path(output_dir or str(self.args.output_dir)), state_dict)
+            folder = Path(output_dir or str(self.args.output_dir))
+            self.policy.save_pretrained(folder, state_dict)
+            if is_adapted(self.policy):
+                save_adapter(self.policy, folder, state_dict)
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
     ) -> None:
         """Load a checkpoint of our layout into the model, bit for bit."""
         saved = MTPModel.from_pretrained(resume_from_checkpoint)
-        self.policy.load_state_dict(saved.state_dict())
+        if is_adapted(self.policy):
+            restore_adapted(self.policy, saved, Path(resume_from_checkpoint))
+        else:
+            self.policy.load_state_dict(saved.state_dict())
