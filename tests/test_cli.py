@@ -159,12 +159,17 @@ def test_check_of_a_suite_names_the_arm(tmp_path: Path) -> None:
         "  optimization: {learning_rate: 1e-3, global_batch: 8, steps: 3}\n"
         "arms:\n"
         "  base: {}\n"
-        "  wide: {optimization: {stepss: 4}}\n"
+        "  slow: {optimization: {learning_rat: 1e-4}}\n"
     )
+    for command in ("check", "experiment"):
+        done = run(command, str(file))
+        assert done.exit_code == 2
+        assert done.stderr.startswith(f"{file}, arm slow: optimization.learning_rat: unknown key.")
+    file.write_text(file.read_text().replace("learning_rat:", "steps:"))
     done = run("check", str(file))
     assert done.exit_code == 2
-    assert done.stderr.startswith(f"{file}, arm wide: optimization.stepss: unknown key. Did you")
-    file.write_text(file.read_text().replace("stepss", "steps"))
+    assert "arm slow has its own optimization.steps" in done.stderr
+    file.write_text(file.read_text().replace("{steps: 1e-4}", "{learning_rate: 1e-4}"))
     assert run("check", str(file)).stdout == f"{file}: suite s of 2 arms, no mistakes found\n"
 
 

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import ast
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
+from tests.data.sources.test_codecontests import PYTHON3, ROW, programs
+from tests.tiny import tiny_config
 from wmtp.config.check import check_file
 from wmtp.config.environment import Environment
 from wmtp.config.load import Document, load_document, load_environment
 from wmtp.config.recipe import Recipe
+from wmtp.config.suite import Suite
+from wmtp.data.tokenizer import train_tokenizer
+from wmtp.modeling.mtp import MTPModel
 from wmtp.pipeline.train import train
 from wmtp.registry import ALGORITHMS, BENCHMARKS, SOURCES
+from wmtp.report.groups import differing_settings, flat_settings
 from wmtp.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
-SUITES = sorted((ROOT / "src" / "wmtp" / "recipes").glob("*.yaml"))
+LARGE = sorted((ROOT / "recipes" / "7b").glob("*.yaml"))
+ABLATIONS = sorted((ROOT / "recipes" / "ablations").glob("*.yaml"))
+SUITES = [*sorted((ROOT / "src" / "wmtp" / "recipes").glob("*.yaml")), *ABLATIONS]
 ENVIRONMENTS = sorted((ROOT / "environments").glob("*.yaml"))
 
 
@@ -27,7 +36,7 @@ def name(path: Path) -> str:
     return path.name
 
 
-@pytest.mark.parametrize("path", [*RECIPES, *SUITES, *ENVIRONMENTS], ids=name)
+@pytest.mark.parametrize("path", [*RECIPES, *LARGE, *SUITES, *ENVIRONMENTS], ids=name)
 def test_shipped_settings_have_no_mistakes(path: Path) -> None:
     assert check_file(path)
 
@@ -84,6 +93,91 @@ def test_shipped_recipes_train_two_steps(path: Path, tmp_path: Path, request: An
         put_reference(document.data["algorithm"], str(run.path))
         document.override([f"tokenizer.pretrained={run.model}"])
     assert train(document, environment(tmp_path)).totals()["steps"] == 2
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny models with one tokenizer: `policy` as `wmtp convert native` writes Meta's, and `reference`."""
+    folder = tmp_path_factory.mktemp("models")
+    tokenizer = train_tokenizer(["print(sum(map(int, input().split())))"] * 4, 300)
+    sizes = {"vocab_size": len(tokenizer), "max_position_embeddings": 256}
+    config = tiny_config(**sizes, pad_token_id=tokenizer.pad_token_id)
+    MTPModel.from_config(config, num_heads=4).save_pretrained(folder / "policy")
+    MTPModel.from_config(config, num_heads=1).backbone.save_pretrained(folder / "reference")
+    for name in ("policy", "reference"):
+        tokenizer.save_pretrained(folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def contests(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of files of CodeContests' schema: problems with a rating and one without."""
+    folder = tmp_path_factory.mktemp("contests")
+    right = programs(*((PYTHON3, f"print(int(input()) + {i})") for i in range(6)))
+    wrong = programs(*((PYTHON3, f"print(int(input()) - {i})") for i in range(6)))
+    rows = [
+        {
+            **ROW,
+            "name": f"{i}_A",
+            "cf_rating": 800 * i,
+            "solutions": right,
+            "incorrect_solutions": wrong,
+        }
+        for i in range(4)
+    ]
+    for split in ("train", "valid"):
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"{split}.jsonl").write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("path", LARGE, ids=name)
+def test_production_recipes_train_two_steps(
+    path: Path, models: Path, contests: Path, tmp_path: Path
+) -> None:
+    """With a tiny model of the same layout and a small file of the same schema; the rest as shipped."""
+    document = load_document(path)
+    model = "reference" if path.stem == "reference" else "policy"
+    document.override(
+        [
+            f"model.pretrained={models / model}",
+            f"data.path={contests}",
+            "data.max_length=256",
+            "optimization.global_batch=4",
+            "optimization.epochs=null",
+            "optimization.steps=2",
+            "evaluation.held_out_points=1",
+            "evaluation.held_out_limit=4",
+        ]
+    )
+    if document.data["algorithm"]["name"] == "rho1-wmtp":
+        document.override([f"algorithm.reference={models / 'reference'}"])
+    assert train(document, environment(tmp_path)).totals()["steps"] == 2
+
+
+def test_lora_variants_differ_by_lora_alone() -> None:
+    for path in LARGE:
+        if not path.stem.endswith("-lora"):
+            continue
+        own, whole = (load_document(p).data for p in (path, path.with_stem(path.stem[:-5])))
+        assert own["model"].pop("lora") == {
+            "rank": 16,
+            "alpha": 32,
+            "dropout": 0.05,
+            "target_modules": "all-linear",
+        }
+        assert own.pop("name") == f"{whole.pop('name')}-lora"
+        assert own["optimization"].pop("learning_rate") > whole["optimization"].pop("learning_rate")
+        assert own == whole
+
+
+def test_ablations_vary_one_setting_of_the_critic() -> None:
+    for path in ABLATIONS:
+        suite = load_document(path).validate(Suite)
+        arms = [flat_settings(change["algorithm"]) for change in suite.arms.values()]
+        assert arms[0] == {"name": '"mtp-baseline"'}
+        assert len(suite.seeds) >= 3
+        assert len(differing_settings(arms[1:])) == 1
 
 
 def test_shipped_environments_load() -> None:

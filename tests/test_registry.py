@@ -70,6 +70,8 @@ def test_the_inventory_imports_nothing_and_says_whose_it_is(
 ) -> None:
     (tmp_path / "mine.yaml").write_text("# Trains mine.\nname: mine\n")
     (tmp_path / "bare.yaml").write_text("name: bare\n")
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "several.yaml").write_text("# Compares.\narms:\n  one: {}\n")
     found = {(entry.kind, entry.name): entry for entry in inventory(tmp_path)}
     assert found["algorithm", "moon"] == Entry(
         "algorithm", "moon", "Weights by the moon.", "other-package"
@@ -82,3 +84,4 @@ def test_the_inventory_imports_nothing_and_says_whose_it_is(
         "recipe", "mine", "Trains mine.", str(tmp_path / "mine.yaml")
     )
     assert found["recipe", "bare"].summary == ""
+    assert found["suite", "inner/several"].summary == "Compares."

@@ -156,6 +156,27 @@ def quickstart(
 
 
 @app.command()
+def experiment(
+    suite: Annotated[Path, typer.Argument(help="Suite file: a recipe, its arms and seeds.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Override, such as recipe.optimization.steps=100."
+        ),
+    ] = None,
+    env: EnvironmentFile = None,
+    set_env: EnvironmentSettings = None,
+) -> None:
+    """Train and evaluate every arm and seed under one budget, and compare; the same command resumes."""
+    from wmtp.config.check import checked_suite
+    from wmtp.config.load import load_document, load_environment
+    from wmtp.pipeline.quickstart import run_suite
+
+    chosen = checked_suite(load_document(suite, settings or []))
+    run_suite(chosen, load_environment(env, set_env or []), _display())
+
+
+@app.command()
 def train(
     recipe: Annotated[Path, typer.Argument(help="Recipe file: what to learn.")],
     settings: RecipeSettings = None,

@@ -14,7 +14,7 @@ from wmtp.registry import ALGORITHMS, BENCHMARKS, SOURCES, Registry
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of `wmtp list`. origin: `built-in`, a distribution, or a recipe's file.
+    """One line of `wmtp list`. origin: `built-in`, a distribution, or the file of a recipe or suite.
 
     licence: of a data source's data, or "" where it is not said.
     """
@@ -27,13 +27,15 @@ class Entry:
 
 
 def inventory(recipe_folder: Path = Path("recipes")) -> list[Entry]:
-    """Return all names that recipes can use, and the recipes in a folder; imports none of them."""
+    """Return all names that recipes can use, and the recipes and suites in a folder; imports none."""
     found: list[Entry] = []
     for registry in (ALGORITHMS, SOURCES, BENCHMARKS):
         found.extend(_registered(registry))
-    for file in sorted(recipe_folder.glob("*.yaml")):
-        found.append(Entry("recipe", file.stem, _first_comment(file), str(file)))
-    return found
+    files = [
+        Entry(_kind(file), _name(file, recipe_folder), _first_comment(file), str(file))
+        for file in sorted(recipe_folder.rglob("*.yaml"))
+    ]
+    return found + sorted(files, key=lambda entry: entry.kind)
 
 
 def _registered(registry: Registry) -> Iterator[Entry]:
@@ -68,6 +70,15 @@ def _licence(node: ast.ClassDef) -> str:
             case ast.AnnAssign(target=ast.Name(id="licence"), value=ast.Constant(value=str(text))):
                 return text
     return ""
+
+
+def _name(file: Path, folder: Path) -> str:
+    return file.relative_to(folder).with_suffix("").as_posix()
+
+
+def _kind(file: Path) -> str:
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "suite" if any(line.startswith("arms:") for line in lines) else "recipe"
 
 
 def _first_comment(file: Path) -> str:

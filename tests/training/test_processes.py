@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from tests.tiny import on_two_processes, tiny_data, trainer_for
 from tests.training.test_trainer import ORDER, algorithms, model_for
 from wmtp.data.packing import Packing
+from wmtp.modeling.lora import add_lora
+from wmtp.modeling.mtp import MTPModel
 from wmtp.training.arguments import packed_batches
 
 STEPS = np.concatenate([ORDER, ORDER[::-1]])  # four of 8 samples
@@ -24,10 +26,17 @@ class Case(NamedTuple):
 
     name: str
     packed: bool
+    lora: bool = False
 
     @property
     def folder(self) -> str:
-        return f"{self.name}-{'packed' if self.packed else 'padded'}"
+        return f"{self.name}-{'packed' if self.packed else 'padded'}{'-lora' * self.lora}"
+
+    def model(self) -> MTPModel:
+        model = model_for(algorithms()[self.name]())
+        if self.lora:
+            add_lora(model, rank=2)
+        return model
 
 
 CASES = [
@@ -35,6 +44,7 @@ CASES = [
     for name in ("mtp-baseline", "critic-wmtp", "rho1-wmtp")
     for packed in (False, True)
 ] + [Case("critic-pairwise", False), Case("gradient-importance", False)]
+CASES += [Case("mtp-baseline", False, lora=True)]
 # The one whose checkpoints are gone on from, by another number of processes.
 RESUMED = Case("critic-wmtp", packed=True)
 
@@ -50,7 +60,7 @@ def run(folder: Path, case: Case, processes: int, saved: Path | None = None) -> 
     trainer, logs = trainer_for(
         folder,
         algorithm,
-        model_for(algorithm),
+        case.model(),
         data,
         STEPS,
         processes=processes,
@@ -70,7 +80,7 @@ def run(folder: Path, case: Case, processes: int, saved: Path | None = None) -> 
             "algorithm": algorithm.state,
         }
         (folder / "state.json").write_text(json.dumps(state))
-        weights = {n: p.detach().contiguous() for n, p in trainer.policy.named_parameters()}
+        weights = {n: p.detach().contiguous() for n, p in trained(trainer.policy).items()}
         save_file(weights, folder / "weights.safetensors")
     trainer.accelerator.wait_for_everyone()
 
@@ -91,6 +101,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return alone, both
 
 
+def trained(model: MTPModel) -> dict[str, torch.nn.Parameter]:
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
 def numbers(state: Any) -> list[float]:
     """Return all numbers of an algorithm's state, in its order."""
     if isinstance(state, dict | list):
@@ -109,7 +123,7 @@ def compare(one: Path, two: Path, case: Case, steps: list[str]) -> None:
         assert b["losses"][step] == pytest.approx(a["losses"][step], rel=2e-5)
     assert a["tokens"] == b["tokens"] == 2 * sum(map(len, tiny_data().items))
     weights, others = (load_file(folder / "weights.safetensors") for folder in (one, two))
-    start = dict(model_for(algorithms()[case.name]()).named_parameters())
+    start = trained(case.model())
     for name, weight in weights.items():
         torch.testing.assert_close(others[name], weight, rtol=1e-4, atol=2e-5, msg=name)
         assert not torch.equal(weight, start[name]), name

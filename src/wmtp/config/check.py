@@ -19,7 +19,8 @@ def check_file(path: Path) -> str:
     """
     document = load_document(path)
     if document.data.keys() & {"arms", "recipe", "reference"}:
-        return _check_suite(document)
+        suite = checked_suite(document)
+        return f"suite {suite.name} of {len(suite.arms)} arms"
     if document.data.keys() & (Recipe.model_fields.keys() - Environment.model_fields.keys()):
         return f"recipe {_check_recipe(document).name}"
     return f"environment {document.validate(Environment).name}"
@@ -31,7 +32,8 @@ def _check_recipe(document: Document) -> Recipe:
     return recipe
 
 
-def _check_suite(document: Document) -> str:
+def checked_suite(document: Document) -> Suite:
+    """Return the suite in `document`; mistakes in any of its recipes are a `ConfigError`."""
     suite = document.validate(Suite)
     label = document.label
     reference = variant(suite, f"{label}, reference:", {"name": "reference"}, suite.reference)
@@ -48,4 +50,4 @@ def _check_suite(document: Document) -> str:
             problems.append(str(error))
     if problems:
         raise ConfigError("\n".join(problems))
-    return f"suite {suite.name} of {len(arms)} arms"
+    return suite

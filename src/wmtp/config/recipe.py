@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -87,6 +87,21 @@ class ArchitectureSection(Section):
         return self
 
 
+_Names = Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
+
+
+class LoraSection(Section):
+    """Low-rank adapters on a frozen backbone; further heads and value head train whole."""
+
+    rank: int = Field(16, ge=1, description="Rank of every adapter.")
+    alpha: float = Field(32.0, gt=0, description="Adapters are scaled by alpha / rank.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before every adapter.")
+    target_modules: Literal["all-linear"] | _Names = Field(
+        "all-linear",
+        description="Names of the linear layers that get one, such as [q_proj, v_proj], or all-linear.",
+    )
+
+
 class ModelSection(Section):
     """The policy: a backbone and its future heads."""
 
@@ -112,11 +127,20 @@ class ModelSection(Section):
         description="How further heads start: as copies of head 0, reading the trunk's state as it is, "
         "or at random. Default: copy for a pretrained model, random from scratch.",
     )
+    lora: LoraSection | None = Field(
+        None,
+        description="Train adapters on the backbone (needs the `lora` extra); null trains all.",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelSection:
         if (self.pretrained is None) == (self.architecture is None):
             raise ValueError("give exactly one of pretrained and architecture")
+        if self.lora is not None and self.pretrained is None:
+            raise ValueError(
+                "lora adapts a pretrained model, and this one starts from random weights: give pretrained, "
+                "or leave lora out"
+            )
         if self.head_type == "sequential" and self.num_head_layers != 1:
             raise ValueError(
                 f"sequential heads have 1 layer: num_head_layers is {self.num_head_layers}"

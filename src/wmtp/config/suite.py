@@ -5,10 +5,12 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from wmtp.config.load import Document
 from wmtp.config.recipe import Section
+
+_BUDGET = {"steps", "epochs", "tokens", "global_batch"}
 
 
 class Suite(Section):
@@ -26,6 +28,17 @@ class Suite(Section):
     arms: dict[str, dict[str, Any]] = Field(
         min_length=1, description="Name of each arm, and what its recipe has instead."
     )
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Suite:
+        for name, change in self.arms.items():
+            own = change.get("optimization")
+            if found := sorted(_BUDGET & set(own if isinstance(own, dict) else ())):
+                raise ValueError(
+                    f"arm {name} has its own optimization.{found[0]}, but arms are compared under one "
+                    "budget: set it in recipe"
+                )
+        return self
 
 
 def variant(suite: Suite, label: str, *changes: dict[str, Any]) -> Document:

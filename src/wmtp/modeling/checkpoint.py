@@ -13,6 +13,7 @@ from torch import Tensor
 from wmtp.config.problems import explain
 from wmtp.errors import CheckpointError
 from wmtp.modeling.heads import HeadType
+from wmtp.modeling.lora import merged_state
 from wmtp.outputs import writing
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ class HeadSettings(BaseModel, frozen=True, strict=True, extra="forbid"):
 
 
 def write_model(model: MTPModel, path: Path, state_dict: dict[str, Tensor] | None) -> None:
-    """Write backbone, heads and settings into the folder `path`."""
-    state = model.state_dict() if state_dict is None else state_dict
+    """Write backbone, heads and settings into the folder `path`; adapters are merged."""
+    state = merged_state(model, model.state_dict() if state_dict is None else state_dict)
     prefix = "backbone."
     backbone = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     heads = {k: v.detach().cpu().contiguous() for k, v in state.items() if not k.startswith(prefix)}

@@ -11,6 +11,7 @@ from wmtp.algorithms.base import Algorithm, ValueHeadSettings
 from wmtp.config.recipe import ArchitectureSection, ModelSection, Recipe
 from wmtp.errors import CheckpointError, ConfigError, near_match
 from wmtp.modeling.checkpoint import has_heads
+from wmtp.modeling.lora import add_lora
 from wmtp.modeling.mtp import MTPModel
 from wmtp.run_folder import model_folder
 
@@ -32,7 +33,12 @@ def build_model(
         )
     else:
         model = _pretrained(section, str(section.pretrained))
+        # Small steps are lost in half-precision weights; autocast makes the products of that precision.
+        model.float()
     _set_value_head(model, algorithm.value_head, section)
+    if section.lora is not None:
+        lora = section.lora
+        add_lora(model, lora.rank, lora.alpha, lora.dropout, lora.target_modules)
     return model
 
 

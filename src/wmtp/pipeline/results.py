@@ -17,6 +17,7 @@ from wmtp.modeling.card import Training, write_model_card
 from wmtp.modeling.mtp import MTPModel
 from wmtp.outputs import atomic_directory, atomic_write_json
 from wmtp.pipeline.data import Data
+from wmtp.pretrained import load_causal_lm
 from wmtp.run_folder import RunFolder, model_folder
 from wmtp.training.cost import num_parameters, peak_memory_bytes, training_flops
 from wmtp.training.trainer import MTPTrainer
@@ -127,6 +128,6 @@ def _other_model_flops(checkpoint: str | None, data: Data) -> float:
         return 0.0
     folder = model_folder(checkpoint)
     totals = RunFolder(folder.parent).totals() or {}
-    parameters = totals.get("num_parameters") or num_parameters(MTPModel.from_pretrained(folder))
+    parameters = totals.get("num_parameters") or num_parameters(load_causal_lm(folder))
     tokens = sum(len(i) for part in (data.train, data.validation) if part for i in part.items)
     return float(totals.get("flops", 0.0)) + 2.0 * parameters * tokens

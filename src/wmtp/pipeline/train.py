@@ -62,6 +62,7 @@ from wmtp.training.coefficients import HeadCoefficients
 from wmtp.training.cost import (
     reset_peak_memory,
 )
+from wmtp.training.diagnostics import difficulty_edges
 from wmtp.training.trainer import MTPTrainer
 
 
@@ -228,6 +229,7 @@ def _train(
             held_out_points=recipe.evaluation.held_out_points,
             head_coefficients=_head_coefficients(recipe),
             tokenizer=data.tokenizer,
+            difficulty_edges=difficulty_edges(data.train),
             non_finite_report=run.path / "non_finite.json",
             on_value_phase_end=None
             if held_out is None

@@ -14,6 +14,7 @@ from transformers.trainer_callback import ExportableState
 
 from wmtp.errors import TrainingError
 from wmtp.outputs import atomic_write_json
+from wmtp.training.diagnostics import head_gradient_norms
 
 if TYPE_CHECKING:
     from wmtp.training.trainer import MTPTrainer
@@ -37,6 +38,7 @@ class RunState(TrainerCallback, ExportableState):
         self.patience = patience
         self.skipped = 0
         self._in_a_row = 0
+        self._head_shares: dict[int, float] = {}
         self._seconds_before = 0.0
         self._started = time.monotonic()
         self._read = (0, 0.0)
@@ -60,6 +62,14 @@ class RunState(TrainerCallback, ExportableState):
         now = (int(self.trainer.state.num_input_tokens_seen), self.seconds)
         (tokens, seconds), self._read = self._read, now
         return (now[0] - tokens) / max(now[1] - seconds, 1e-9)
+
+    def head_gradient_norms(self, whole: float) -> dict[str, float]:
+        """Return the norm of each head's gradient in the step that is logged, whose own norm is `whole`.
+
+        Like that, they are from before clipping.
+        """
+        shares, self._head_shares = self._head_shares, {}
+        return {f"train/grad_norm/head_{k}": whole * share for k, share in shares.items()}
 
     def state(self) -> dict[str, Any]:
         """Return what `trainer_state.json` keeps."""
@@ -91,10 +101,16 @@ class RunState(TrainerCallback, ExportableState):
     ) -> None:
         """Leave out a step whose gradient is not finite; stop when they keep coming."""
         grads = [p.grad for p in self.trainer.policy.parameters() if p.grad is not None]
-        if bool(torch.isfinite(torch.nn.utils.get_total_norm(grads))):
+        total = torch.nn.utils.get_total_norm(grads)
+        if bool(torch.isfinite(total)):
             self._in_a_row = 0
             if self.trainer.has_auxiliary:
                 self._rest()
+            if (state.global_step + 1) % args.logging_steps == 0:
+                norms = head_gradient_norms(self.trainer.policy)
+                self._head_shares = {
+                    k: float(norm / total.clamp(min=1e-30)) for k, norm in norms.items()
+                }
             return
         self.trainer.policy.zero_grad(set_to_none=True)
         self.skipped += 1

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from wmtp.modeling.mtp import MTPModel
 
@@ -16,17 +16,23 @@ def training_flops(model: MTPModel, tokens: int, mean_length: float) -> float:
 
     `6 N + 12 L D S` per token (Chowdhery et al. 2022, arXiv:2204.02311, appendix B): N counts the
     parameters of all matrix products, the unembedding once per head; L the decoder layers, further
-    heads included; S is the mean sequence length. What token selection saves is not deducted.
+    heads included; S is the mean sequence length. Frozen parameters, which get no gradient, count
+    4 instead of 6. What token selection saves is not deducted.
     """
     embedding = model.backbone.get_input_embeddings().weight
     unembedding = model.backbone.get_output_embeddings().weight
     both = {id(embedding), id(unembedding)}
-    body = sum(p.numel() for p in model.parameters() if id(p) not in both)
-    products = body + model.num_heads * unembedding.numel()
+    body = sum(p.numel() * _passes(p) for p in model.parameters() if id(p) not in both)
+    products = body + model.num_heads * unembedding.numel() * _passes(unembedding)
     further = (model.num_heads - 1) * model.num_head_layers
     layers = model.config.num_hidden_layers + further
     attention = 12 * layers * model.config.hidden_size * mean_length
-    return float(tokens * (6 * products + attention))
+    return float(tokens * (2 * products + attention))
+
+
+def _passes(parameter: Tensor) -> int:
+    """Return how many products a parameter takes part in: forward, to its input, to itself."""
+    return 3 if parameter.requires_grad else 2
 
 
 def num_parameters(model: nn.Module) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -30,23 +30,31 @@ class Meter:
         valid: Bool[Tensor, "B S H"],
         loss: Float[Tensor, ""],
         measured: Bool[Tensor, "B S H"] | None = None,
+        quartile: Int[Tensor, "B S H"] | None = None,
     ) -> None:
         """Take one micro-batch; `loss` is its share of the step's loss.
 
-        measured: the targets whose `ce` was computed; all valid ones without it.
+        measured: the targets whose `ce` was computed; all valid ones without it. quartile: that of each
+        target's difficulty, 0 to 3, where it is known.
         """
+        measured = valid if measured is None else measured
         weights = weights * valid
         entropy_terms = weights * weights.clamp(min=1e-30).log()
         sums = {
             "loss": loss.detach().double(),
             "count": valid.sum(dim=(0, 1)).double(),
-            "measured": (valid if measured is None else measured).sum(dim=(0, 1)).double(),
+            "measured": measured.sum(dim=(0, 1)).double(),
             "ce": ce.detach().sum(dim=(0, 1)).double(),
             "weight": weights.sum(dim=(0, 1)).double(),
             "squares": weights.square().sum(dim=(0, 1)).double(),
             "zeros": ((weights == 0) & valid).sum(dim=(0, 1)).double(),
             "entropy": entropy_terms.sum(dim=(0, 1)).double(),
         }
+        if quartile is not None:
+            columns = (valid, weights, measured, ce.detach())
+            values = torch.stack([column.double() for column in columns], dim=-1)
+            place = torch.nn.functional.one_hot(quartile.flatten(), 4).double()
+            sums["by_quartile"] = place.T @ values.flatten(0, 2)
         self._step.append((sums, weights.amax(dim=(0, 1))))
 
     def end_step(self, keep: bool) -> None:
@@ -67,7 +75,8 @@ class Meter:
 
         The mean loss of a step. Per head: mean cross entropy in nats; mean, standard deviation, largest
         value and share of zeros of the weights; effective sample size `(sum w)^2 / (n sum w^2)`; entropy
-        of `w / sum w` relative to that of uniform weights, 0 to 1.
+        of `w / sum w` relative to that of uniform weights, 0 to 1. Per quartile of difficulty: mean cross
+        entropy and mean weight.
         """
         if self._max is None:
             return {}
@@ -97,4 +106,9 @@ class Meter:
             if total > 0 and count > 1:
                 entropy = math.log(total) - sums["entropy"][head] / total
                 metrics[f"train/weight/entropy/head_{head}"] = entropy / math.log(count)
+        for quartile, found in enumerate(sums.get("by_quartile", ()), start=1):
+            count, total, measured, ce = found
+            if measured > 0:
+                metrics[f"train/difficulty/weight/quartile_{quartile}"] = total / count
+                metrics[f"train/difficulty/ce/quartile_{quartile}"] = ce / measured
         return metrics

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ from wmtp.algorithms.base import Algorithm, Batch, Weighting
 from wmtp.data.collate import Collate, PackedCollate
 from wmtp.errors import TrainingError
 from wmtp.losses import IGNORE_INDEX
+from wmtp.modeling.lora import is_adapted, restore_adapted, save_adapter
 from wmtp.modeling.mtp import MTPModel, MTPOutput
 from wmtp.training.callbacks import RunState
 from wmtp.training.coefficients import HeadCoefficients
+from wmtp.training.diagnostics import quartile_of_targets
 from wmtp.training.documents import Documents
 from wmtp.training.importance import input_importance
 from wmtp.training.meter import Meter
@@ -53,6 +55,7 @@ class MTPTrainer(Trainer):
         held_out_points: int = 0,
         head_coefficients: HeadCoefficients | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
+        difficulty_edges: Sequence[float] | None = None,
         on_log: Callable[[dict[str, float], int], None] | None = None,
         on_value_phase_end: Callable[[MTPModel], object] | None = None,
     ) -> None:
@@ -80,6 +83,7 @@ class MTPTrainer(Trainer):
         self.on_log = on_log
         self.on_value_phase_end = on_value_phase_end
         self.has_auxiliary = False
+        self.difficulty_edges = difficulty_edges
         self.meter = Meter()
         self._num_completion: Tensor | float = 0.0
         self._step_sums: dict[str, Tensor] = {}
@@ -107,7 +111,12 @@ class MTPTrainer(Trainer):
         # Losses that were never computed are no part of the mean.
         partly = self.algorithm.uses_ce == "head_0"
         measured = valid & (chosen.weights * coefficients != 0) if partly else valid
-        self.meter.add(ce, chosen.weights, valid, loss, measured)
+        quartile = None
+        if self.difficulty_edges is not None and "ref_ce" in inputs:
+            quartile = quartile_of_targets(
+                inputs["ref_ce"], self.difficulty_edges, labels.shape[-1]
+            )
+        self.meter.add(ce, chosen.weights, valid, loss, measured, quartile)
         for name, value in chosen.sums.items():
             before = self._step_sums.get(name, torch.zeros((), device=value.device))
             self._step_sums[name] = before + value.detach().double()
@@ -251,6 +260,8 @@ class MTPTrainer(Trainer):
         metrics = {f"train/{name}": float(logs[name]) for name in names if name in logs}
         if not metrics:
             return  # the library's summary at the end: run.json has ours
+        if "grad_norm" in logs:
+            metrics |= self.run_state.head_gradient_norms(float(logs["grad_norm"]))
         metrics |= self.meter.read(self._reduce_sum, self._reduce_max)
         metrics["train/tokens_per_second"] = self.run_state.tokens_per_second()
         metrics |= {f"train/{name}": value for name, value in self._scheme_metrics.items()}
@@ -278,10 +289,15 @@ class MTPTrainer(Trainer):
             self.policy.save_pretrained(folder, state_dict)
             if self.saved_tokenizer is not None:
                 self.saved_tokenizer.save_pretrained(folder)
+            if is_adapted(self.policy):
+                save_adapter(self.policy, folder, state_dict)
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
     ) -> None:
         """Load a checkpoint of our layout into the model, bit for bit."""
         saved = MTPModel.from_pretrained(resume_from_checkpoint)
-        self.policy.load_state_dict(saved.state_dict())
+        if is_adapted(self.policy):
+            restore_adapted(self.policy, saved, Path(resume_from_checkpoint))
+        else:
+            self.policy.load_state_dict(saved.state_dict())

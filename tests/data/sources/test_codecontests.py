@@ -209,6 +209,9 @@ def test_difficulty_is_the_rating_or_the_grade(tmp_path: Path) -> None:
     one = {"solutions_per_problem": 1, "incorrect_per_problem": 0}
     assert [e.difficulty for e in load(path, **one)] == [800.0, None, None]
     assert [e.difficulty for e in load(path, difficulty="grade", **one)] == [7.0, 7.0, None]
+    rated = CodeContests(CodeContests.Config(path=str(path), only_with_difficulty=True, **one))
+    assert [e.difficulty for e in rated.examples("train")] == [800.0]
+    assert "2 problems without a rating" in rated.notices[0]
 
 
 def test_enumerations_have_the_numbers_of_the_authors_file(shared_data: Path) -> None:

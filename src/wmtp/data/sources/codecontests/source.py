@@ -67,6 +67,9 @@ class CodeContests(Source):
             description="rating (cf_rating): Codeforces' own, 800 to 3500. grade (difficulty): each "
             "site's, 1 (easy) to 5 or 7 (A) to 29 (V). Problems that lack it have none.",
         )
+        only_with_difficulty: bool = Field(
+            False, description="Leave out the problems that lack it, as a curriculum needs."
+        )
         tests: tuple[Literal["public", "private", "generated"], ...] = Field(
             ("public", "private"), strict=False, description="Which tests the examples carry."
         )
@@ -126,6 +129,10 @@ class CodeContests(Source):
         if not problem.description:
             left_out["problems without a description"] += 1
             return
+        difficulty = problem.rating if config.difficulty == "rating" else problem.grade
+        if difficulty is None and config.only_with_difficulty:
+            left_out[f"problems without a {config.difficulty}"] += 1
+            return
         correct = self._usable(problem.solutions, left_out)
         incorrect = self._usable(problem.incorrect, left_out)
         for text in correct.keys() & incorrect.keys():
@@ -135,7 +142,7 @@ class CodeContests(Source):
             task_id=problem.task_id,
             prompt="",
             completion="",
-            difficulty=problem.rating if config.difficulty == "rating" else problem.grade,
+            difficulty=difficulty,
             source="codecontests",
             split=split,
             io_tests=self._io_tests(problem, left_out),
