@@ -108,5 +108,7 @@ BENCHMARKS = Registry(
     {
         "minicode": "wmtp.evaluation.minicode:MinicodeBenchmark",
         "mbpp": "wmtp.evaluation.mbpp:MbppBenchmark",
+        "gsm8k": "wmtp.evaluation.gsm8k:Gsm8kBenchmark",
+        "math": "wmtp.evaluation.math:MathBenchmark",
     },
 )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from wmtp.config.recipe import Section
-from wmtp.sandbox import Program
+from wmtp.evaluation.answers import FinalAnswer
+from wmtp.sandbox import Program, Verdict
 
 ConfigT = TypeVar("ConfigT", bound=Section)
 
@@ -30,13 +32,25 @@ class Task:
     difficulty: float | None = None
 
 
+class Judge(Protocol):
+    """Gives verdicts on what `Benchmark.program` returns: a `Sandbox` or an `AnswerJudge`."""
+
+    tier: str
+
+    def judge(self, programs: Iterable[Any]) -> Iterator[tuple[int, Verdict]]:
+        """Yield the place in the input and the verdict of each, as they finish."""
+        ...
+
+
 class Benchmark(ABC, Generic[ConfigT]):
     """A named set of tasks; a final subclass nests its settings as `Config`.
 
     stop: strings that end a completion (the stop string is cut off). max_new_tokens: default bound.
+    compares_answers: `program` returns a `FinalAnswer`, for an `AnswerJudge` in place of a sandbox.
     """
 
     Config: ClassVar[type[Section]]
+    compares_answers: ClassVar[bool] = False
     stop: ClassVar[tuple[str, ...]] = ()
     max_new_tokens: int = 256
 
@@ -48,5 +62,5 @@ class Benchmark(ABC, Generic[ConfigT]):
         """Return all tasks in a fixed order."""
 
     @abstractmethod
-    def program(self, task: Task, completion: str) -> Program:
-        """Return the program that decides whether `completion` solves `task`."""
+    def program(self, task: Task, completion: str) -> Program | FinalAnswer:
+        """Return what decides whether `completion` solves `task`."""

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from wmtp.errors import DataError, near_match
-from wmtp.evaluation.benchmark import Benchmark, Task
+from wmtp.evaluation.answers import FinalAnswer
+from wmtp.evaluation.benchmark import Benchmark, Judge, Task
 from wmtp.outputs import append_jsonl, atomic_write_text, numbered_jsonl
-from wmtp.sandbox import Program, Sandbox
+from wmtp.sandbox import Program
 
 Key = tuple[str, int | str]
 
@@ -24,7 +25,7 @@ def judge(
     samples: Iterable[dict[str, Any]],
     benchmark: Benchmark[Any],
     *,
-    sandbox: Sandbox,
+    sandbox: Judge,
     outcomes_path: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
@@ -100,9 +101,8 @@ def read_samples(
     return samples
 
 
-def _hash(program: Program) -> str:
-    text = json.dumps([program.code, program.tests, astuple(program.limits)])
-    return hashlib.sha256(text.encode()).hexdigest()
+def _hash(program: Program | FinalAnswer) -> str:
+    return hashlib.sha256(json.dumps(astuple(program)).encode()).hexdigest()
 
 
 def _reusable(path: Path, hashes: dict[Key, str]) -> dict[Key, dict[str, Any]]:
@@ -148,6 +148,6 @@ def _programs(
     completions: dict[Key, str],
     tasks: dict[str, Task],
     benchmark: Benchmark[Any],
-) -> Iterator[Program]:
+) -> Iterator[Program | FinalAnswer]:
     for key in keys:
         yield benchmark.program(tasks[key[0]], completions[key])

@@ -20,13 +20,16 @@ from wmtp.data.templates import frame
 from wmtp.data.tokenizer import load_tokenizer
 from wmtp.display import Display
 from wmtp.errors import ConfigError, DataError
+from wmtp.evaluation.answers import AnswerJudge
 from wmtp.evaluation.benchmark import Benchmark, Task
 from wmtp.evaluation.generate import encode_prompts, generate_samples
+from wmtp.evaluation.grid import write_grid_report
 from wmtp.evaluation.judge import read_samples
 from wmtp.evaluation.run import judge_and_report
 from wmtp.modeling.checkpoint import has_heads
 from wmtp.modeling.mtp import MTPModel
 from wmtp.outputs import claim, locked
+from wmtp.pipeline.held_out import LOSS, evaluate_loss
 from wmtp.registry import BENCHMARKS
 from wmtp.report.page import write_report
 from wmtp.run_folder import RunFolder, model_folder
@@ -54,7 +57,9 @@ def evaluation_document(
     given = {"benchmark": benchmark, "path": data, "protocol": protocol}
     settings |= {key: value for key, value in given.items() if value is not None}
     if settings.get("benchmark") is None:
-        raise ConfigError(f"--benchmark is missing. Known: {', '.join(BENCHMARKS.names())}.")
+        raise ConfigError(
+            f"--benchmark is missing. Known: {', '.join([*BENCHMARKS.names(), LOSS])}."
+        )
     document = Document("evaluation", settings)
     document.override(overrides)
     return document
@@ -71,11 +76,14 @@ def evaluate(
 ) -> Path:
     """Draw completions for the benchmark's tasks, judge them, and return the folder of the report.
 
-    `checkpoint` is a run or model folder. Every stage resumes in the same folder.
+    `checkpoint` is a run or model folder. Every stage resumes in the same folder. The benchmark `loss`
+    draws nothing: see `evaluate_loss`.
     """
     display = display or Display()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    if document.data.get("benchmark") == LOSS:
+        return evaluate_loss(checkpoint, document, environment, output=output, display=display)
     section, benchmark, tasks = _benchmark(document)
     protocol = PROTOCOLS[section.protocol]
     folder = model_folder(checkpoint)
@@ -86,10 +94,10 @@ def evaluate(
         "seed": seed,
         **section.model_dump(mode="json"),
     }
-    sandbox_settings = environment.sandbox
     # The isolation is looked for before hours of sampling, not after.
     with ExitStack() as stack:
-        sandbox = stack.enter_context(Sandbox(sandbox_settings.mode, sandbox_settings.workers))
+        sandbox = _judge(benchmark, environment)
+        stack.enter_context(sandbox)
         model = MTPModel.from_pretrained(folder) if has_heads(folder) else None
         model = model or MTPModel.from_backbone(folder, num_heads=1)
         model.to(resolve_device(environment.device))
@@ -100,20 +108,26 @@ def evaluate(
         # Last of all checks, so that a command that is refused leaves nothing behind.
         stack.enter_context(locked(output))
         claim(output, settings, "an evaluation")
-        with display.stage("generate") as update:
-            samples = generate_samples(
-                model,
-                tokenizer,
-                tasks,
-                protocol,
-                output / "samples.jsonl",
-                stop=benchmark.stop,
-                max_new_tokens=max_new_tokens,
-                seed=seed,
-                progress=update,
-            )
-        settings = {"checkpoint": str(checkpoint), **settings}
-        judge_and_report(samples, benchmark, tasks, protocol.ks, sandbox, output, settings, display)
+        settings_shown = {"checkpoint": str(checkpoint), **settings}
+        parts = {t: output / f"temperature-{t:g}" for t in protocol.grid}
+        for temperature, part in parts.items() or [(protocol.temperature, output)]:
+            part.mkdir(exist_ok=True)
+            with display.stage("generate") as update:
+                samples = generate_samples(
+                    model,
+                    tokenizer,
+                    tasks,
+                    protocol.at(temperature),
+                    part / "samples.jsonl",
+                    stop=benchmark.stop,
+                    max_new_tokens=max_new_tokens,
+                    seed=seed,
+                    progress=update,
+                )
+            shown = {**settings_shown, "temperature": temperature}
+            judge_and_report(samples, benchmark, tasks, protocol.ks, sandbox, part, shown, display)
+        if parts:
+            write_grid_report(output, parts, settings_shown)
     return output
 
 
@@ -138,8 +152,7 @@ def judge_samples(
         per_task[sample["task_id"]] = per_task.get(sample["task_id"], 0) + 1
     ks = tuple(k for k in (1, 10, 100) if k <= min(per_task.values()))
     settings = {"samples": str(path), **section.model_dump(mode="json")}
-    isolation = environment.sandbox
-    with Sandbox(isolation.mode, isolation.workers) as sandbox, locked(output):
+    with _judge(benchmark, environment) as sandbox, locked(output):
         claim(output, settings, "an evaluation")
         return judge_and_report(
             samples, benchmark, tasks, ks, sandbox, output, settings, display or Display()
@@ -155,12 +168,26 @@ def write_page(checkpoint: Path) -> Path | None:
 
 def _benchmark(document: Document) -> tuple[EvaluationSection, Benchmark[Any], list[Task]]:
     section = document.validate(EvaluationSection)
+    fixed = PROTOCOLS[section.protocol].benchmark_settings.get(str(section.benchmark), {})
+    for name, value in fixed.items():
+        if document.data.setdefault(name, value) != value:
+            raise ConfigError(
+                f"{document.where((name,))}: the protocol {section.protocol} fixes {name} at {value} for "
+                f"{section.benchmark}. Leave it out, or choose another protocol."
+            )
+    section = document.validate(EvaluationSection)
     named = BENCHMARKS.get(str(section.benchmark))
     benchmark = named(document.validate_options(section, named.Config, ()))
     tasks = benchmark.tasks()[: section.limit]
     if not tasks:
         raise DataError(f"{section.benchmark}: no task with these settings. Ask for more problems.")
     return section, benchmark, tasks
+
+
+def _judge(benchmark: Benchmark[Any], environment: Environment) -> Sandbox | AnswerJudge:
+    if benchmark.compares_answers:
+        return AnswerJudge(environment.sandbox.workers)
+    return Sandbox(environment.sandbox.mode, environment.sandbox.workers)
 
 
 def _prompts_hash(tasks: list[Task], tokenizer: PreTrainedTokenizerBase) -> str:
