@@ -263,13 +263,26 @@ def judge(
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or two folders of evaluations.")],
     output: Annotated[Path, typer.Option(metavar="DIR", help="Where the report goes.")] = Path(),
     title: Annotated[str, typer.Option(help="Heads the report.")] = "Comparison of runs",
 ) -> None:
-    """Compare runs in one self-contained HTML page and a JSON file."""
-    from wmtp.report.page import write_report
+    """Compare runs in one self-contained HTML page and a JSON file.
 
+    Two folders with outcomes.jsonl are compared task by task, the first minus the second.
+    """
+    from wmtp.outputs import atomic_write_json
+    from wmtp.report.page import write_report
+    from wmtp.report.paired import compare_evaluations, is_evaluation
+
+    if len(runs) == 2 and all(is_evaluation(run) for run in runs):
+        found = compare_evaluations(runs[0], runs[1])
+        atomic_write_json(
+            output / "paired.json", {"folders": list(map(str, runs)), **found.as_json()}
+        )
+        typer.echo("\n".join(found.lines()))
+        typer.echo(f"report: {output / 'paired.json'}")
+        return
     typer.echo(f"report: {write_report(runs, output, title=title)}")
 
 
@@ -344,8 +357,11 @@ def _metrics_table(folder: Path) -> str:
         f"  {name:<12} {m['value']:.4f}  [{m['low']:.4f}, {m['high']:.4f}]  n = {m['n']}"
         for name, m in report["metrics"].items()
     ]
-    outcomes = ", ".join(f"{count} {name}" for name, count in sorted(report["outcomes"].items()))
-    return "\n".join([*lines, f"  outcomes     {outcomes}", f"  sandbox      {report['sandbox']}"])
+    if "outcomes" in report:  # a held-out loss has none
+        counts = sorted(report["outcomes"].items())
+        lines.append(f"  outcomes     {', '.join(f'{count} {name}' for name, count in counts)}")
+        lines.append(f"  sandbox      {report['sandbox']}")
+    return "\n".join(lines)
 
 
 def main() -> None:

@@ -122,5 +122,7 @@ BENCHMARKS = Registry(
         "codecontests": "wmtp.evaluation.codecontests:CodeContestsBenchmark",
         "quixbugs": "wmtp.evaluation.quixbugs:QuixBugsBenchmark",
         "condefects": "wmtp.evaluation.condefects:ConDefectsBenchmark",
+        "gsm8k": "wmtp.evaluation.gsm8k:Gsm8kBenchmark",
+        "math": "wmtp.evaluation.math:MathBenchmark",
     },
 )

@@ -163,6 +163,18 @@ def prompt_ids(prompt: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return [*_start(around, tokenizer), *ids]
 
 
+def completion_spans(
+    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, boundary: Boundary = "split"
+) -> list[list[tuple[int, int]]]:
+    """Return the half-open character range in its completion of every token of each completion.
+
+    A first token that holds characters of the prompt too begins below 0.
+    """
+    if boundary == "joint":
+        return [tokens.spans or [] for tokens in _tokens(list(examples), tokenizer, boundary)]
+    return _spans([example.completion for example in examples], tokenizer)
+
+
 def _tokens(
     examples: list[Example], tokenizer: PreTrainedTokenizerBase, boundary: Boundary
 ) -> Iterator[_Tokens]:

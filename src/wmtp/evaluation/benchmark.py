@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from wmtp.config.recipe import Section
+from wmtp.evaluation.answers import FinalAnswer
 from wmtp.evaluation.extraction import Extraction
-from wmtp.sandbox import EXACT, AnyProgram, Comparison, Limits
+from wmtp.sandbox import EXACT, AnyProgram, Comparison, Limits, Verdict
 
 ConfigT = TypeVar("ConfigT", bound=Section)
 
@@ -37,16 +39,28 @@ class Task:
     note: str = ""
 
 
+class Judge(Protocol):
+    """Gives verdicts on what `Benchmark.program` returns: a `Sandbox` or an `AnswerJudge`."""
+
+    tier: str
+
+    def judge(self, programs: Iterable[Any]) -> Iterator[tuple[int, Verdict]]:
+        """Yield the place in the input and the verdict of each, as they finish."""
+        ...
+
+
 class Benchmark(ABC, Generic[ConfigT]):
     """A named set of tasks; a final subclass nests its settings as `Config`.
 
     stop: strings that end a completion (the stop string is cut off). max_new_tokens: default bound.
     extraction: the default rule that finds the code in a completion. also_known_as: beginnings of
     task ids that others use, each with ours. notices: what a reader of a score should know, such as
-    problems that were left out; filled by `tasks`.
+    problems that were left out; filled by `tasks`. compares_answers: `program` returns a `FinalAnswer`,
+    for an `AnswerJudge` in place of a sandbox.
     """
 
     Config: ClassVar[type[Section]]
+    compares_answers: ClassVar[bool] = False
     stop: ClassVar[tuple[str, ...]] = ()
     max_new_tokens: int = 256
     extraction: ClassVar[Extraction] = "code"
@@ -61,5 +75,5 @@ class Benchmark(ABC, Generic[ConfigT]):
         """Return all tasks in a fixed order."""
 
     @abstractmethod
-    def program(self, task: Task, completion: str) -> AnyProgram:
-        """Return the program that decides whether `completion` solves `task`."""
+    def program(self, task: Task, completion: str) -> AnyProgram | FinalAnswer:
+        """Return what decides whether `completion` solves `task`."""

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from wmtp.errors import DataError, near_match
-from wmtp.evaluation.benchmark import Benchmark, Task
+from wmtp.evaluation.answers import FinalAnswer
+from wmtp.evaluation.benchmark import Benchmark, Judge, Task
 from wmtp.evaluation.extraction import Extraction, extract
 from wmtp.outputs import append_jsonl, atomic_write_text, numbered_jsonl
-from wmtp.sandbox import AnyProgram, Sandbox, StdioProgram
+from wmtp.sandbox import AnyProgram, StdioProgram
 
 Key = tuple[str, int | str]
 
@@ -34,7 +35,7 @@ def judge(
     samples: Iterable[dict[str, Any]],
     benchmark: Benchmark[Any],
     *,
-    sandbox: Sandbox,
+    sandbox: Judge,
     tasks: Iterable[Task] | None = None,
     outcomes_path: str | Path | None = None,
     extraction: Extraction | None = None,
@@ -56,7 +57,7 @@ def judge(
     wanted = _keyed(samples, by_id, benchmark)
     rule = extraction or benchmark.extraction
 
-    def program(key: Key) -> AnyProgram:
+    def program(key: Key) -> AnyProgram | FinalAnswer:
         return program_of(wanted[key], by_id[key[0]], benchmark, rule)
 
     hashes = {key: _hash(program(key)) for key in wanted}
@@ -89,8 +90,8 @@ def judge(
 
 def program_of(
     answer: Answer, task: Task, benchmark: Benchmark[Any], rule: Extraction
-) -> AnyProgram:
-    """Return the program that decides whether the code that `rule` finds in `answer` is right."""
+) -> AnyProgram | FinalAnswer:
+    """Return what decides whether the code that `rule` finds in `answer` is right."""
     found = extract(rule, task.code_prefix, answer.text, benchmark.stop, whole=answer.whole)
     return benchmark.program(replace(task, code_prefix=found.before), found.code)
 
@@ -139,7 +140,7 @@ def our_task_id(task_id: str, benchmark: Benchmark[Any]) -> str:
     return task_id
 
 
-def _hash(program: AnyProgram) -> str:
+def _hash(program: AnyProgram | FinalAnswer) -> str:
     parts: list[Any] = list(astuple(program))
     if isinstance(program, StdioProgram):
         parts[1] = _hash_of_cases(program.cases)

@@ -5,6 +5,7 @@ The unit of resampling is the task (or example): samples of one task are not ind
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -85,6 +86,23 @@ def paired_difference(
     if difference.min() == difference.max():
         return _agreeing(float(difference[0]), len(difference), (-1.0, 1.0), level)
     return _bootstrap(difference, np.ones(len(difference)), level, num_resamples, seed)
+
+
+def mcnemar_exact(a: ArrayLike, b: ArrayLike) -> float:
+    """Return the two-sided exact p-value of McNemar's test (1947) on two models, one sample per task.
+
+    a, b: whether each task [T] is solved. Only tasks that one of them solves count: under the null
+    hypothesis each is as likely the one's as the other's. 1 where there are none.
+    """
+    ours, theirs = _numbers(a), _numbers(b)
+    if ours.shape != theirs.shape:
+        raise WmtpError(f"paired tests need the same tasks, found {len(ours)} and {len(theirs)}.")
+    if not np.isin([*ours, *theirs], (0.0, 1.0)).all():
+        raise WmtpError("McNemar's test is over tasks that are solved (1) or not (0).")
+    only_ours, only_theirs = int((ours > theirs).sum()), int((ours < theirs).sum())
+    n = only_ours + only_theirs
+    tail = sum(math.comb(n, i) for i in range(min(only_ours, only_theirs) + 1))
+    return min(1.0, 2 * tail / 2**n)
 
 
 def ratio_interval(

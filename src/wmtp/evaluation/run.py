@@ -10,14 +10,13 @@ import numpy as np
 
 from wmtp.display import Display
 from wmtp.errors import SandboxError
-from wmtp.evaluation.benchmark import Benchmark, Task
+from wmtp.evaluation.benchmark import Benchmark, Judge, Task
 from wmtp.evaluation.extraction import Extraction
 from wmtp.evaluation.held_out import HeldOutSums
 from wmtp.evaluation.judge import judge
 from wmtp.evaluation.metrics import Interval, clustered_interval, pass_at_k
 from wmtp.outputs import atomic_write_json
 from wmtp.provenance import provenance
-from wmtp.sandbox import Sandbox
 
 
 def judge_and_report(
@@ -25,7 +24,7 @@ def judge_and_report(
     benchmark: Benchmark[Any],
     tasks: list[Task],
     ks: tuple[int, ...],
-    sandbox: Sandbox,
+    sandbox: Judge,
     folder: Path,
     settings: dict[str, Any],
     display: Display,
@@ -112,12 +111,15 @@ def _by_difficulty(outcomes: list[dict[str, Any]], tasks: list[Task]) -> dict[st
     return {f"{key:g}": pass_metrics(groups[key], (1,))["pass@1"] for key in sorted(groups)}
 
 
-def write_held_out_report(sums: HeldOutSums, folder: Path, settings: dict[str, Any]) -> None:
-    """Write `report.json` of a held-out loss into `folder`."""
+def write_held_out_report(
+    sums: HeldOutSums, folder: Path, settings: dict[str, Any], per_head: dict[str, Any]
+) -> None:
+    """Write `report.json` of a held-out loss into `folder`, with the analysis of each head."""
     report = {
         "settings": settings,
         "provenance": provenance(),
         "metrics": _as_json(sums.intervals()),
+        "per_head": per_head,
     }
     atomic_write_json(folder / "report.json", report)
 

@@ -304,6 +304,33 @@ class MTPModel(nn.Module):
         hidden, _ = self._hidden(input_ids, attention_mask, position_ids, self.num_heads)
         return torch.stack([self._logits(head) for head in hidden], dim=2)
 
+    def target_ranks(
+        self,
+        input_ids: Int[Tensor, "B S"],
+        attention_mask: Tensor | None,
+        labels: Int[Tensor, "B S H"],
+        rows: int = 2048,
+    ) -> tuple[Float[Tensor, "B S H"], Int[Tensor, "B S H"], Float[Tensor, "B S H"]]:
+        """Return of every target its cross entropy, its rank, and the head's confidence; 0 elsewhere.
+
+        rank: how many tokens have a larger logit. confidence: probability of the likeliest token. No
+        more than `rows` rows of logits exist at a time.
+        """
+        hidden, _ = self._hidden(input_ids, attention_mask, None, self.num_heads)
+        ce = torch.zeros(labels.shape, dtype=torch.float32, device=labels.device)
+        rank, confidence = torch.zeros_like(labels), torch.zeros_like(ce)
+        for k, head in enumerate(hidden):
+            places = (labels[..., k] != IGNORE_INDEX).nonzero()
+            for chunk in places.split(rows):
+                b, t = chunk.unbind(1)
+                logits = self._logits(head[b, t]).float()
+                target = logits.gather(1, labels[b, t, k, None])
+                total = logits.logsumexp(dim=1)
+                ce[b, t, k] = total - target[:, 0]
+                rank[b, t, k] = (logits > target).sum(dim=1)
+                confidence[b, t, k] = (logits.amax(dim=1) - total).exp()
+        return ce, rank, confidence
+
     @torch.no_grad()
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """Generate with head 0 alone, as `transformers` does; see `GenerationMixin.generate`."""

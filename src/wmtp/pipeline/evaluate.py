@@ -21,14 +21,17 @@ from wmtp.data.templates import frame
 from wmtp.data.tokenizer import load_tokenizer
 from wmtp.display import Display
 from wmtp.errors import ConfigError, DataError
+from wmtp.evaluation.answers import AnswerJudge
 from wmtp.evaluation.benchmark import Benchmark, Task
 from wmtp.evaluation.generate import encode_prompts, generate_samples
+from wmtp.evaluation.grid import write_grid_report
 from wmtp.evaluation.judge import our_task_id, read_samples
 from wmtp.evaluation.run import judge_and_report
 from wmtp.evaluation.vllm_model import VllmModel, load_vllm
 from wmtp.modeling.checkpoint import has_heads
 from wmtp.modeling.mtp import MTPModel
 from wmtp.outputs import claim, locked
+from wmtp.pipeline.held_out import LOSS, evaluate_loss
 from wmtp.registry import BENCHMARKS
 from wmtp.report.page import write_report
 from wmtp.run_folder import RunFolder, model_folder
@@ -56,7 +59,9 @@ def evaluation_document(
     given = {"benchmark": benchmark, "path": data, "protocol": protocol}
     settings |= {key: value for key, value in given.items() if value is not None}
     if settings.get("benchmark") is None:
-        raise ConfigError(f"--benchmark is missing. Known: {', '.join(BENCHMARKS.names())}.")
+        raise ConfigError(
+            f"--benchmark is missing. Known: {', '.join([*BENCHMARKS.names(), LOSS])}."
+        )
     document = Document("evaluation", settings)
     document.override(overrides)
     return document
@@ -73,11 +78,14 @@ def evaluate(
 ) -> Path:
     """Draw completions for the benchmark's tasks, judge them, and return the folder of the report.
 
-    `checkpoint` is a run or model folder. Every stage resumes in the same folder.
+    `checkpoint` is a run or model folder. Every stage resumes in the same folder. The benchmark `loss`
+    draws nothing: see `evaluate_loss`.
     """
     display = display or Display()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    if document.data.get("benchmark") == LOSS:
+        return evaluate_loss(checkpoint, document, environment, output=output, display=display)
     section, benchmark, tasks = _benchmark(document)
     protocol = PROTOCOLS[section.protocol]
     folder = model_folder(checkpoint)
@@ -90,10 +98,10 @@ def evaluate(
     }
     if environment.generation.backend != "transformers":  # its samples are other ones
         settings["backend"] = environment.generation.backend
-    sandbox_settings = environment.sandbox
     # The isolation is looked for before hours of sampling, not after.
     with ExitStack() as stack:
-        sandbox = stack.enter_context(Sandbox(sandbox_settings.mode, sandbox_settings.workers))
+        judge = _judge(benchmark, environment)
+        stack.enter_context(judge)
         model = stack.enter_context(_model(folder, environment))
         tokenizer = load_tokenizer(folder)
         max_new_tokens = section.max_new_tokens or benchmark.max_new_tokens
@@ -102,31 +110,36 @@ def evaluate(
         # Last of all checks, so that a command that is refused leaves nothing behind.
         stack.enter_context(locked(output))
         claim(output, settings, "an evaluation")
-        with display.stage("generate") as update:
-            samples = generate_samples(
-                model,
-                tokenizer,
+        settings_shown = {"checkpoint": str(checkpoint), **settings}
+        parts = {t: output / f"temperature-{t:g}" for t in protocol.grid}
+        for temperature, part in parts.items() or [(protocol.temperature, output)]:
+            part.mkdir(exist_ok=True)
+            with display.stage("generate") as update:
+                samples = generate_samples(
+                    model,
+                    tokenizer,
+                    tasks,
+                    protocol.at(temperature),
+                    part / "samples.jsonl",
+                    stop=benchmark.stop,
+                    max_new_tokens=max_new_tokens,
+                    seed=seed,
+                    rows=environment.generation.rows,
+                    progress=update,
+                )
+            judge_and_report(
+                samples,
+                benchmark,
                 tasks,
-                protocol,
-                output / "samples.jsonl",
-                stop=benchmark.stop,
-                max_new_tokens=max_new_tokens,
-                seed=seed,
-                rows=environment.generation.rows,
-                progress=update,
+                protocol.ks,
+                judge,
+                part,
+                {**settings_shown, "temperature": temperature},
+                display,
+                section.extraction,
             )
-        settings = {"checkpoint": str(checkpoint), **settings}
-        judge_and_report(
-            samples,
-            benchmark,
-            tasks,
-            protocol.ks,
-            sandbox,
-            output,
-            settings,
-            display,
-            section.extraction,
-        )
+        if parts:
+            write_grid_report(output, parts, settings_shown)
     return output
 
 
@@ -156,8 +169,7 @@ def judge_samples(
         )
     ks = ks_of(Counter(our_task_id(sample["task_id"], benchmark) for sample in samples), ks, path)
     settings = {"samples": str(path), **section.model_dump(mode="json")}
-    isolation = environment.sandbox
-    with Sandbox(isolation.mode, isolation.workers) as sandbox, locked(output):
+    with _judge(benchmark, environment) as sandbox, locked(output):
         claim(output, settings, "an evaluation")
         report = judge_and_report(
             samples, benchmark, tasks, ks, sandbox, output, settings, display, section.extraction
@@ -203,6 +215,14 @@ def write_page(checkpoint: Path) -> Path | None:
 
 def _benchmark(document: Document) -> tuple[EvaluationSection, Benchmark[Any], list[Task]]:
     section = document.validate(EvaluationSection)
+    fixed = PROTOCOLS[section.protocol].benchmark_settings.get(str(section.benchmark), {})
+    for name, value in fixed.items():
+        if document.data.setdefault(name, value) != value:
+            raise ConfigError(
+                f"{document.where((name,))}: the protocol {section.protocol} fixes {name} at {value} for "
+                f"{section.benchmark}. Leave it out, or choose another protocol."
+            )
+    section = document.validate(EvaluationSection)
     named = BENCHMARKS.get(str(section.benchmark))
     benchmark = named(document.validate_options(section, named.Config, ()))
     tasks = benchmark.tasks()[: section.limit]
@@ -222,6 +242,12 @@ def _model(folder: Path, environment: Environment) -> Iterator[MTPModel | VllmMo
     model = model or MTPModel.from_backbone(folder, num_heads=1)
     model.to(resolve_device(environment.device))
     yield model
+
+
+def _judge(benchmark: Benchmark[Any], environment: Environment) -> Sandbox | AnswerJudge:
+    if benchmark.compares_answers:
+        return AnswerJudge(environment.sandbox.workers)
+    return Sandbox(environment.sandbox.mode, environment.sandbox.workers)
 
 
 def _prompts_hash(tasks: list[Task], tokenizer: PreTrainedTokenizerBase) -> str:

@@ -12,6 +12,7 @@ from wmtp.data.collate import Collate
 from wmtp.data.encode import EncodedSet
 from wmtp.data.seen import SeenProblems
 from wmtp.evaluation.held_out import HeldOut
+from wmtp.evaluation.per_head import head_analysis
 from wmtp.evaluation.run import write_held_out_report
 from wmtp.modeling.card import Training, write_model_card
 from wmtp.modeling.mtp import MTPModel
@@ -46,12 +47,13 @@ def write_results(
         metadata = {"base_model": training.start} if from_hub else {}
         write_model_card(model, folder, "native", training=training, metadata=metadata)
     shown = data.validation or data.train
+    collate = Collate(model.num_heads, int(data.tokenizer.pad_token_id))
     if held_out is not None:
         # The last point of the learning curve is the finished model's.
         sums = held_out.newest or held_out.measure(model)
         settings = {"source": recipe.data.label, "split": recipe.data.validation_split}
-        write_held_out_report(sums, run.evaluation("held-out"), settings)
-    collate = Collate(model.num_heads, int(data.tokenizer.pad_token_id))
+        heads = head_analysis(model, held_out.data, collate, data.tokenizer, recipe.data.boundary)
+        write_held_out_report(sums, run.evaluation("held-out"), settings, heads)
     samples = weight_samples(
         model, trainer.algorithm, shown, _spread(shown), collate, data.tokenizer
     )

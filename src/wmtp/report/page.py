@@ -19,7 +19,7 @@ from wmtp.report.groups import BASELINE, SHUFFLED, Group
 from wmtp.report.heatmap import LEVELS, heat_map
 from wmtp.report.plots import draw_plots
 from wmtp.report.record import as_record
-from wmtp.report.runs import load_runs
+from wmtp.report.runs import HeadRow, load_runs
 from wmtp.report.svg import colours
 from wmtp.report.verdicts import HELD_OUT, Difference
 
@@ -59,6 +59,7 @@ def render_page(comparison: Comparison, title: str) -> str:
             solved=[_solved_table(comparison, name) for name in _judged(comparison)],
             costs=[_cost_row(comparison, group) for group in groups],
             metrics=[_metric_table(comparison, name) for name in comparison.benchmarks],
+            heads=_head_tables(groups),
             plots=[(plot, Markup(plot.svg)) for plot in draw_plots(comparison)],
             heat=heat_map(groups),
             levels=LEVELS,
@@ -157,6 +158,31 @@ def _metric_table(comparison: Comparison, benchmark: str) -> dict[str, Any]:
         for name in names
     ]
     return {"benchmark": benchmark, "runs": [run.summary.name for run in runs], "rows": rows}
+
+
+def _head_tables(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """Return for each held-out set of each run what its heads do with groups of tokens."""
+    tables = []
+    for run in (run for group in groups for run in group.runs):
+        for name, evaluation in run.evaluations.items():
+            rows = [
+                (head.replace("_", " "), group, _head_row(row))
+                for head, found in evaluation.per_head.items()
+                for group, row in [
+                    ("all", found.all),
+                    *found.token_class.items(),
+                    *((f"place {key}", row) for key, row in found.position.items()),
+                    *((f"difficulty {key} of 4", row) for key, row in found.difficulty.items()),
+                ]
+            ]
+            if rows:
+                tables.append({"title": f"{run.summary.name}, {name}", "rows": rows})
+    return tables
+
+
+def _head_row(row: HeadRow) -> list[str]:
+    shares = (row.top1, row.top5, row.calibration_error)
+    return [f"{row.n:,}", f"{row.ce:.3f}", *(f"{100 * share:.1f} %" for share in shares)]
 
 
 def _metric(name: str, value: Any) -> tuple[str, str]:

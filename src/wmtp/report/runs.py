@@ -56,6 +56,27 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class HeadRow:
+    """What a head does with n targets of a held-out set."""
+
+    n: Count
+    ce: float
+    top1: float
+    top5: float
+    calibration_error: float
+
+
+@dataclass(frozen=True, slots=True)
+class HeadRows:
+    """What a head does with all targets, and with those of each group."""
+
+    all: HeadRow
+    position: dict[str, HeadRow] = field(default_factory=dict)
+    token_class: dict[str, HeadRow] = field(default_factory=dict)
+    difficulty: dict[str, HeadRow] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """One benchmark's results for one run: `report.json` and the two line files beside it."""
 
@@ -65,6 +86,7 @@ class Evaluation:
     outcome_counts: dict[str, int] = field(default_factory=dict)
     by_difficulty: dict[str, Estimate] = field(default_factory=dict)
     sandbox: str | None = None
+    per_head: dict[str, HeadRows] = field(default_factory=dict)
     outcomes: tuple[Outcome, ...] = ()
     samples: tuple[Sample, ...] = ()
 

@@ -1,0 +1,105 @@
+"""The held-out loss of a finished run, again or on other data: `wmtp eval RUN --benchmark loss`."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from wmtp.config.environment import Environment
+from wmtp.config.load import Document, load_document
+from wmtp.config.options import resolve_options
+from wmtp.config.recipe import EvaluationSection, Recipe, Section
+from wmtp.data.collate import Collate
+from wmtp.data.encode import encode_examples
+from wmtp.data.tokenizer import load_tokenizer
+from wmtp.display import Display
+from wmtp.errors import ConfigError
+from wmtp.evaluation.held_out import HeldOut
+from wmtp.evaluation.per_head import head_analysis
+from wmtp.evaluation.run import write_held_out_report
+from wmtp.modeling.checkpoint import has_heads
+from wmtp.modeling.mtp import MTPModel
+from wmtp.outputs import claim, locked
+from wmtp.pipeline.data import make_source
+from wmtp.run_folder import RunFolder, model_folder
+from wmtp.training.arguments import resolve_device
+
+LOSS = "loss"
+
+
+class LossSection(Section):
+    """Settings of `loss`, beside `limit`."""
+
+    path: str | None = Field(None, description="Data instead of the recipe's, for its source.")
+    split: str | None = Field(None, description="Default: data.validation_split of the recipe.")
+
+
+def evaluate_loss(
+    checkpoint: Path,
+    document: Document,
+    environment: Environment,
+    *,
+    output: Path | None = None,
+    display: Display | None = None,
+) -> Path:
+    """Write the held-out loss of a run, with the analysis of each head, and return the report's folder.
+
+    `checkpoint` is a run folder; its recipe says what the data are and how they become tokens. limit:
+    number of examples, default `evaluation.held_out_limit` of the recipe.
+    """
+    display = display or Display()
+    section = document.validate(EvaluationSection)
+    wanted = document.validate_options(section, LossSection, ())
+    run = RunFolder(checkpoint)
+    if not run.recipe.is_file():
+        raise ConfigError(
+            f"{checkpoint}: there is no {run.recipe.name}, which says what the held-out data are. Give "
+            "the folder of a run, or choose another --benchmark."
+        )
+    recipe_document = load_document(run.recipe)
+    if wanted.path is not None:
+        recipe_document.override([f"data.path={wanted.path}"], "--data")
+    recipe = recipe_document.validate(Recipe)
+    split = wanted.split or recipe.data.validation_split
+    if split is None:
+        raise ConfigError(
+            f"{run.recipe}: data.validation_split is null. Name the split with --set split=NAME."
+        )
+    limit = section.limit or recipe.evaluation.held_out_limit
+    output = output or run.evaluation(LOSS)
+    with locked(output):
+        folder = model_folder(checkpoint)
+        model = (
+            MTPModel.from_pretrained(folder)
+            if has_heads(folder)
+            else MTPModel.from_backbone(folder, num_heads=1)
+        )
+        model.to(resolve_device(environment.device))
+        tokenizer = load_tokenizer(folder)
+        with display.stage("data"):
+            source = make_source(recipe, resolve_options(recipe, recipe_document))
+            data = encode_examples(
+                islice(source.examples(split), limit),
+                tokenizer,
+                recipe.data.max_length,
+                f"{recipe.data.label}, split {split}",
+                boundary=recipe.data.boundary,
+                truncation=recipe.data.truncation,
+            )
+        settings: dict[str, Any] = {
+            "source": recipe.data.label,
+            "path": wanted.path,
+            "split": split,
+            "limit": limit,
+        }
+        claim(output, {**settings, "tokens": data.digest()}, "an evaluation")
+        collate = Collate(model.num_heads, int(tokenizer.pad_token_id))
+        with display.stage("loss"):
+            sums = HeldOut(data, collate).measure(model)
+            heads = head_analysis(model, data, collate, tokenizer, recipe.data.boundary)
+        settings = {"checkpoint": str(checkpoint), **settings}
+        write_held_out_report(sums, output, settings, heads)
+    return output
