@@ -63,8 +63,8 @@ def test_an_unknown_command_has_a_near_match() -> None:
         (
             KeyboardInterrupt(),
             130,
-            "Interrupted. The same command goes on from there; `wmtp train` and `wmtp data "
-            "mutate` need --resume.",
+            "Interrupted. The same command goes on from there (`wmtp data build` begins again); "
+            "`wmtp train` and `wmtp data mutate` need --resume.",
         ),
     ],
 )

@@ -30,6 +30,7 @@ from wmtp.data.sources.mbpp import SPLITS
 from wmtp.data.tokenizer import train_tokenizer
 from wmtp.data.verified_mutants import Search
 from wmtp.errors import OutputError
+from wmtp.outputs import locked
 from wmtp.pipeline.mutate import Mutation, failure_kind, mutate
 from wmtp.pipeline.train import train
 from wmtp.sandbox import Limits, Program, Sandbox, Verdict
@@ -126,6 +127,48 @@ def test_build_takes_one_split_and_a_limit(tmp_path: Path) -> None:
     assert (tmp_path / "copy.jsonl").read_bytes() == file.read_bytes()
 
 
+def test_build_waits_for_nobody_and_cleans_up_after_a_kill(tmp_path: Path) -> None:
+    given, output = tmp_path / "given.jsonl", tmp_path / "out.jsonl"
+    write_file(given, solutions())
+    build = ("build", "table", "--set", f"path={given}", "--output", output)
+    dead, other = (tmp_path / f".{name}.0123456789ab.partial" for name in ("out.jsonl", "out"))
+    dead.touch()
+    other.touch()
+    with locked(tmp_path / "out.jsonl.partial"):
+        meanwhile = run(*build)
+    assert meanwhile.exit_code == 2
+    assert "out.jsonl.partial: another process is at work there." in meanwhile.stderr
+    assert run(*build).exit_code == 0
+    assert sorted(tmp_path.iterdir()) == [other, given, output]
+    output.unlink()
+    output.symlink_to(tmp_path / "absent")
+    assert "exists already" in run(*build).stderr
+    assert not (tmp_path / "absent").exists()
+    long = run(*build[:-1], tmp_path / f"{'x' * 300}.jsonl")
+    assert long.exit_code == 2
+    assert "its name is too long" in long.stderr
+
+
+def test_a_file_without_examples_is_named(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.jsonl"
+    empty.touch()
+    for command in (
+        ("build", "table", "--set", f"path={empty}", "--output", tmp_path / "x.jsonl"),
+        ("mutate", empty, "--output", tmp_path / "x.jsonl"),
+        ("inspect", empty, "--bytes"),
+    ):
+        done = run(*command)
+        assert done.exit_code == 2
+        assert done.stderr.startswith(f"{empty}: no examples. The file is empty.")
+
+
+def test_build_counts_empty_completions(tmp_path: Path) -> None:
+    given = tmp_path / "given.jsonl"
+    write_file(given, [*solutions(2), Example("t/8", "p", ""), Example("t/9", "p", "")])
+    done = run("build", "table", "--set", f"path={given}", "--output", tmp_path / "out.jsonl")
+    assert "note        2 completions are empty; the first is that of t/8" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -138,10 +181,10 @@ def test_build_takes_one_split_and_a_limit(tmp_path: Path) -> None:
         (["build", "minicode", "--split", "trian", "--output", "x.jsonl"], "Did you mean 'train'?"),
         (["build", "minicode", "--output", "x.csv"], "Name it .jsonl or .parquet"),
         (["mutate", "--output", "x.jsonl"], "Give a file of examples, or --source NAME"),
-        (["mutate", "absent.jsonl", "--output", "x.jsonl"], "absent.jsonl: cannot be read"),
+        (["mutate", "absent.jsonl", "--output", "x.jsonl"], "absent.jsonl: no such file"),
         (["mutate", "a.jsonl", "--set", "a=1", "--output", "x.jsonl"], "--set is for --source"),
         (["mutate", "a.jsonl", "--timeouts", "no", "--output", "x.jsonl"], "expected drop or keep"),
-        (["inspect", "absent.jsonl", "--bytes"], "absent.jsonl: cannot be read"),
+        (["inspect", "absent.jsonl", "--bytes"], "absent.jsonl: no such file"),
         (["inspect", "absent.jsonl"], "--tokenizer with a run folder"),
         (["inspect", "--recipe", "recipes/critic.yaml"], "the recipe trains its own"),
         (["inspect", "a.jsonl", "--bytes", "--tokenizer", "t"], "not both"),

@@ -21,6 +21,7 @@ from wmtp.outputs import (
     numbered_jsonl,
     read_json_object,
     read_jsonl,
+    remove_partial,
     writing,
 )
 
@@ -43,6 +44,16 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("this system does not let root mount a tmpfs")
     yield disk
     subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def test_what_a_kill_left_is_removed_for_one_file_alone(tmp_path: Path) -> None:
+    names = ("a1.txt", "a[1].txt", "x" * 100)
+    left = [tmp_path / f".{name}.0123456789ab.partial" for name in names]
+    for file in left:
+        file.touch()
+    remove_partial(tmp_path / "a[1].txt")
+    remove_partial(tmp_path / ("x" * 101))  # whose name is cut in hidden ones
+    assert sorted(tmp_path.iterdir()) == [left[0], left[2]]
 
 
 def test_text_and_json_replace_what_was_there(tmp_path: Path) -> None:

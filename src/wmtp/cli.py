@@ -48,8 +48,8 @@ class _Commands(TyperGroup):
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             typer.echo(
-                "Interrupted. The same command goes on from there; `wmtp train` and `wmtp data "
-                "mutate` need --resume.",
+                "Interrupted. The same command goes on from there (`wmtp data build` begins again); "
+                "`wmtp train` and `wmtp data mutate` need --resume.",
                 err=True,
             )
             raise typer.Exit(130) from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import errno
 import fcntl
+import glob
 import gzip
 import json
 import math
@@ -28,6 +29,7 @@ from wmtp.errors import DataError, OutputError, WmtpError
 LOCK_FILE = ".lock"
 MAX_LINE_BYTES = 64 << 20  # longer lines are no records, and reading them could fill the memory
 
+_LONGEST = 100  # characters of a name that go into a hidden one
 _CHOOSE = "Choose another output folder or change its permissions."
 _FREE = "Free some space or choose an output folder on another disk."
 _REASONS = {
@@ -116,7 +118,17 @@ def _free_bytes(path: Path) -> int:
 
 def _hidden_sibling(path: Path) -> Path:
     """Return a fresh hidden name beside `path`: on one file system a rename is atomic."""
-    return path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.partial")
+    return path.with_name(f".{path.name[:_LONGEST]}.{secrets.token_hex(6)}.partial")
+
+
+def remove_partial(path: str | Path) -> None:
+    """Remove what killed processes left of the file `path`, which nobody may be writing now."""
+    path = Path(path)
+    if len(path.name) > _LONGEST:  # what is left of other names could begin alike
+        return
+    with writing(path):
+        for partial in path.parent.glob(f".{glob.escape(path.name)}.{'?' * 12}.partial"):
+            partial.unlink()
 
 
 def _sync(path: Path) -> None:
@@ -270,6 +282,8 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 def json_reason(error: ValueError | RecursionError) -> str:
     """Return what is wrong with JSON text, in words, from what its decoder raised."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8: {error.reason} at byte {error.start + 1}"
     return "nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
@@ -356,6 +370,11 @@ def json_object(line: bytes, where: str, decoder: json.JSONDecoder | None = None
     """
     try:
         record = (decoder or STRICT_JSON).decode(line.decode())
+    except json.JSONDecodeError as error:  # whose own line and column are those within this line
+        raise DataError(
+            f"{where}: not valid JSON ({error.msg} at character {error.pos + 1}). Mend or remove "
+            "this line."
+        ) from error
     except (ValueError, RecursionError) as error:
         raise DataError(
             f"{where}: not valid JSON ({json_reason(error)}). Mend or remove this line."

@@ -55,19 +55,37 @@ def test_what_is_no_file_of_examples_is_refused(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     with pytest.raises(DataError, match=r"Name it \.jsonl or \.parquet"):
         write_file(tmp_path / "x.csv", [])
-    with pytest.raises(DataError, match=r"a\.parquet: cannot be read"):
+    with pytest.raises(DataError, match=r"a\.parquet: no such file"):
         list(read_file(tmp_path / "a.parquet"))
     (tmp_path / "b.parquet").write_bytes(b"PAR1 no, it is not")
-    with pytest.raises(DataError, match=r"b\.parquet: not a Parquet file"):
+    with pytest.raises(DataError, match=r"b\.parquet row 1: damaged, or not Parquet"):
         list(read_file(tmp_path / "b.parquet"))
     parquet.write_table(pyarrow.table({"task_id": [1]}), tmp_path / "c.parquet")
-    with pytest.raises(DataError, match=r"c\.parquet: the columns are not those .* task_id: int64"):
+    with pytest.raises(
+        DataError, match=r"c\.parquet row 1: field 'task_id': .* a valid string, found 1\."
+    ):
         list(read_file(tmp_path / "c.parquet"))
     bad = {f.name: [None] for f in fields(Example)}
     table = pyarrow.table(bad, schema=parquet_schema())
     parquet.write_table(table, tmp_path / "d.parquet")
-    with pytest.raises(DataError, match=r"d\.parquet: row 0: field 'task_id' must be a string"):
+    with pytest.raises(DataError, match=r"d\.parquet row 1: field 'task_id': .* found None\."):
         list(read_file(tmp_path / "d.parquet"))
+
+
+@pytest.mark.parametrize("damage", [range(5000, 5400), range(30_000, 30_002)])
+def test_a_damaged_page_of_parquet_is_named(tmp_path: Path, damage: range) -> None:
+    pytest.importorskip("pyarrow.parquet")
+    file = tmp_path / "damaged.parquet"
+    write_file(file, (Example(f"t/{n * n}", "p", f"{n**5} " * 9) for n in range(3000)))
+    content = bytearray(file.read_bytes())
+    for place in damage:
+        content[place] ^= 0x5A
+    file.write_bytes(content)
+    with pytest.raises(
+        DataError, match=r"damaged\.parquet row \d+: damaged, or not Parquet \("
+    ) as caught:
+        list(read_file(file))
+    assert "\n" not in str(caught.value)
 
 
 def test_half_a_character_fits_json_lines_only(tmp_path: Path) -> None:

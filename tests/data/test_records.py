@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,16 @@ def test_a_folder_and_a_glob_give_their_files_by_name(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("a.jsonl", b'{"a": 1}\n{', ":2: not valid JSON (Expecting property name"),
-        ("a.jsonl", b'{"a": "\xff"}', ":1: not valid JSON ('utf-8' codec"),
+        (
+            "a.jsonl",
+            b'{"a": 1}\n{"a" 1}\n',
+            ":2: not valid JSON (Expecting ':' delimiter at character 6)",
+        ),
+        (
+            "a.jsonl",
+            b'{"a": "\xff"}',
+            ":1: not valid JSON (not UTF-8: invalid start byte at byte 8)",
+        ),
         ("a.jsonl", b"[1]", ":1: expected a JSON object, found list."),
         ("a.jsonl", b'{"a": 1, "a": 2}', ":1: not valid JSON (the key 'a' is given twice)"),
         ("a.jsonl", b'{"a": NaN}', ":1: not valid JSON (NaN is no finite number)"),
@@ -124,7 +134,7 @@ def test_a_folder_and_a_glob_give_their_files_by_name(tmp_path: Path) -> None:
         ("a.csv", b"a,a\n1,2\n", ":1: the column 'a' is there twice."),
         ("a.csv", b'a\n"1', ":2: not valid CSV (unexpected end of data)"),
         ("a.csv", b'a\n"1"2\n', ":2: not valid CSV (',' expected after '\"')"),
-        ("a.csv", b"a\n\xff\n", ":2: not UTF-8 (invalid start byte)."),
+        ("a.csv", b"a\n\xff\n", ":2: not UTF-8: invalid start byte at byte 1. Save"),
         ("a.parquet", b"PAR1", " row 1: damaged, or not Parquet ("),
         ("a.parquet.gz", b"", ": unknown kind of file."),
         ("a.jsonlines", b"", ": unknown kind of file. Did you mean '.jsonl'?"),
@@ -140,6 +150,12 @@ def test_a_bad_record_is_named(
     with pytest.raises(DataError) as caught:
         read(path)
     assert str(caught.value).startswith(f"{path}{message}")
+
+
+def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jsonl")
+    with pytest.raises(DataError, match=r"a\.jsonl: a pipe or device, no file\. Write its content"):
+        read(tmp_path / "a.jsonl")
 
 
 def test_nan_and_repeated_columns_of_parquet_are_named(tmp_path: Path) -> None:

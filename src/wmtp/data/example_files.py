@@ -27,12 +27,12 @@ def require_ending(path: Path) -> None:
 
 
 def read_file(path: Path) -> Iterator[Example]:
-    """Yield the examples of a file that `write_file` wrote, in order.
+    """Yield the examples of a file that `write_file` wrote, in order; none of them is kept.
 
-    A missing file, another format or a bad record is a `DataError` that says where.
+    A missing file, another format, a bad record or a repeated one is a `DataError` that says where.
     """
     require_ending(path)
-    return iter(read_examples(path)) if path.suffix == ".jsonl" else _read_parquet(path)
+    return read_examples(path)
 
 
 def write_file(path: Path, examples: Iterable[Example]) -> None:
@@ -73,7 +73,9 @@ def _write_parquet(path: Path, examples: Iterable[Example]) -> None:
     rest = iter(examples)
     with (
         atomic_write(path, "wb") as file,
-        pa.parquet.ParquetWriter(file, schema, compression="zstd") as writer,
+        pa.parquet.ParquetWriter(
+            file, schema, compression="zstd", write_page_checksum=True
+        ) as writer,
     ):
         while group := list(islice(rest, ROW_GROUP)):
             records = [example.to_json() for example in group]
@@ -81,28 +83,3 @@ def _write_parquet(path: Path, examples: Iterable[Example]) -> None:
                 text = json.dumps(record, ensure_ascii=False)
                 require_text(text, f"{path}: {record['task_id']}: Parquet holds UTF-8, and ")
             writer.write_table(pa.Table.from_pylist(records, schema=schema))
-
-
-def _read_parquet(path: Path) -> Iterator[Example]:
-    pa = _pyarrow()
-    try:
-        file = pa.parquet.ParquetFile(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error}). Check the path.") from error
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path}: not a Parquet file ({error}). Copy it again.") from error
-    with file:
-        expected = parquet_schema()
-        if not file.schema_arrow.equals(expected):
-            raise DataError(
-                f"{path}: the columns are not those of an examples file. Expected "
-                f"{', '.join(f'{f.name}: {f.type}' for f in expected)}; found "
-                f"{', '.join(f'{f.name}: {f.type}' for f in file.schema_arrow)}."
-            )
-        for number, batch in enumerate(file.iter_batches(ROW_GROUP)):
-            for place, record in enumerate(batch.to_pylist()):
-                try:
-                    yield Example.from_json(record)
-                except (DataError, TypeError, ValueError) as error:
-                    row = number * ROW_GROUP + place
-                    raise DataError(f"{path}: row {row}: {error}") from error

@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import Any, NamedTuple
 
 from wmtp.data.json_list import Elements
@@ -23,6 +24,7 @@ from wmtp.outputs import (
     NAN_JSON,
     STRICT_JSON,
     json_object,
+    json_reason,
     numbered_lines,
     reading,
 )
@@ -100,6 +102,10 @@ def data_files(path: str, how: str = "") -> list[Path]:
         what = "no data file in this folder" if given.is_dir() else "no such file"
         raise DataError(f"{path}: {what}. {how or 'Check the path.'} {_KNOWN}")
     for file in found:
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            raise DataError(
+                f"{file}: a pipe or device, no file. Write its content to a file first."
+            )
         if not _format(file):
             raise DataError(
                 f"{file}: unknown kind of file.{near_match(file.suffix, _READERS)} {_KNOWN}"
@@ -181,7 +187,7 @@ def _csv_lines(path: Path) -> Iterator[str]:
             yield line.decode()
         except UnicodeDecodeError as error:
             raise DataError(
-                f"{path}:{number}: not UTF-8 ({error.reason}). Save the file as UTF-8."
+                f"{path}:{number}: {json_reason(error)}. Save the file as UTF-8."
             ) from error
 
 
@@ -195,12 +201,15 @@ def _parquet(path: Path, policy: _Policy) -> Iterator[Record]:
         ) from error
     numbers = count(1)
     try:
-        with reading(path), ParquetFile(path) as file:
+        with ParquetFile(path, page_checksum_verification=True) as file:
             _require_unique(file.schema_arrow.names, str(path))
             for batch in file.iter_batches(batch_size=_ROWS):
                 for record in batch.to_pylist():
                     yield from _checked(f"{path} row {next(numbers)}", record, policy)
-    except (arrow.ArrowException, ValueError, OverflowError) as error:
+    except (arrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the system, not of Arrow
+            with reading(path):
+                raise
         raise DataError(
             f"{path} row {next(numbers)}: damaged, or not Parquet ({_first_line(error)}). "
             "Get another copy of the file."
@@ -226,7 +235,7 @@ def _hub(
                 yield from _checked(f"{hub} split {name} row {number}", record, policy)
     except (DatasetsError, OSError, ValueError, HTTPError, arrow.ArrowException) as error:
         raise DataError(
-            f"{hub}: cannot be loaded from the hub ({_first_line(error)}). {how}".rstrip()
+            f"{hub}: cannot be loaded from the hub ({_first_line(error)}). {how or _HUB_HOW}"
         ) from error
 
 
@@ -256,7 +265,7 @@ def field_of(record: dict[str, Any], name: str, kind: type, where: str, how: str
         expected = {str: "a string", int: "a whole number", list: "a list"}[kind]
         guess = "" if name in record else near_match(name, record)
         raise DataError(
-            f"{where}: field {name!r} must be {expected}, found {value!r:.200}.{guess} {how}".rstrip()
+            f"{where}: field {name!r} must be {expected}, found {shortened(value)}.{guess} {how}".rstrip()
         )
     return value
 
@@ -268,7 +277,7 @@ def _require_unique(names: list[str], where: str) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
 _READERS: dict[str, Callable[[Path, _Policy], Iterator[Record]]] = {
@@ -278,4 +287,8 @@ _READERS: dict[str, Callable[[Path, _Policy], Iterator[Record]]] = {
     ".csv": _csv,
     ".parquet": _parquet,
 }
+_HUB_HOW = (
+    "Check the id, the network and HF_HUB_OFFLINE; private and gated data sets need `hf auth login`. "
+    "Or download the files and set path."
+)
 _KNOWN = f"Files that can be read end in {', '.join(_READERS)}; all but the last also in .gz."

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from wmtp.data.example import Example
 from wmtp.data.example_files import read_file, require_ending, write_file
 from wmtp.data.sources.base import Source
 from wmtp.errors import ConfigError, DataError, OutputError, near_match
+from wmtp.outputs import locked, remove_partial, writing
 from wmtp.registry import SOURCES
 
 ALL = "all"
@@ -37,8 +39,7 @@ def open_source(name: str, settings: Iterable[str]) -> Source[Any]:
 
 def source_examples(source: Source[Any], split: str) -> Iterator[Example]:
     """Yield the examples of one split, or of all splits in turn."""
-    splits = source.splits() if split == ALL else (split,)
-    return chain.from_iterable(source.examples(name) for name in splits)
+    return source.all_examples() if split == ALL else source.examples(split)
 
 
 def named_examples(
@@ -64,6 +65,8 @@ def _of_split(file: Path, split: str) -> Iterator[Example]:
         seen.add(example.split)
         if split in (ALL, example.split):
             yield example
+    if not seen:
+        raise DataError(f"{file}: no examples. The file is empty. Write one record per example.")
     if split != ALL and split not in seen:
         known = ", ".join(sorted(seen)) or "none"
         raise DataError(
@@ -78,29 +81,51 @@ def build(
     """Write the examples of a source to a new file and return how many there are of what.
 
     The counts are `examples` and those by `split`, `reward` and `difficulty`; with them come the
-    source's `notices`. A source without a
-    single example is a `DataError`, and then no file is written.
+    source's `notices`. A source without a single example is a `DataError`, and then no file is
+    written.
     """
     require_ending(output)
-    require_new(output)
     counts: dict[str, Counter[str]] = {n: Counter() for n in ("split", "reward", "difficulty")}
+    empty: list[str] = []
 
     def counted() -> Iterator[Example]:
         for example in islice(source_examples(source, split), limit):
             for field, counter in counts.items():
                 value = getattr(example, field)
                 counter["unknown" if value is None else str(value)] += 1
+            if not example.completion:
+                empty.append(example.task_id)
             yield example
         if not counts["split"]:
             raise DataError(f"split {split!r} has no example. Check the source and the split.")
 
-    write_file(output, counted())
+    with new_file(output):
+        write_file(output, counted())
     by_field = {field: dict(sorted(counter.items())) for field, counter in counts.items()}
     found = {"output": str(output), "examples": counts["split"].total(), **by_field}
-    return {**found, "notices": list(dict.fromkeys(source.notices))}
+    notices = [*source.notices]
+    if empty:
+        notices.append(f"{len(empty)} completions are empty; the first is that of {empty[0]}")
+    return {**found, "notices": list(dict.fromkeys(notices))}
 
 
-def require_new(output: Path) -> None:
-    """Raise an `OutputError` when there is something at `output` already."""
-    if output.exists():
+@contextmanager
+def new_file(output: Path) -> Iterator[Path]:
+    """Yield the folder `OUTPUT.partial`, which keeps other processes from writing the file meanwhile.
+
+    What a killed process left of the file is removed. What is at `output` already, and a process that
+    is writing it, is an `OutputError`.
+    """
+    state = output.with_name(f"{output.name}.partial")
+    _require_new(output)
+    with locked(state):
+        _require_new(output)  # whoever had the lock before may have written it
+        remove_partial(output)
+        yield state
+
+
+def _require_new(output: Path) -> None:
+    with writing(output):
+        there = output.exists() or output.is_symlink()
+    if there:
         raise OutputError(f"{output}: exists already. Remove it or give another --output.")

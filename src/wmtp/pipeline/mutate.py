@@ -17,8 +17,8 @@ from wmtp.data.example_files import require_ending, write_file
 from wmtp.data.verified_mutants import Found, Outcome, Run, Search, Trial, search
 from wmtp.display import Display
 from wmtp.errors import DataError, OutputError
-from wmtp.outputs import JsonlWriter, append_jsonl, claim, locked, read_jsonl
-from wmtp.pipeline.examples import require_new
+from wmtp.outputs import JsonlWriter, append_jsonl, claim, read_jsonl
+from wmtp.pipeline.examples import new_file
 from wmtp.sandbox import Program, Sandbox, Verdict
 
 _EXCEPTION = re.compile(r"(?:while the program was loaded: )?([A-Za-z_]\w*)")
@@ -60,9 +60,8 @@ def mutate(
             f"none of the {len(examples)} examples can be mutated: that takes tests, and a reward "
             "that is 1 or unknown. Add the field `tests`, or choose another source."
         )
-    state = output.with_name(f"{output.name}.partial")
-    _require_place(output, state, resume)
-    with locked(state):
+    with new_file(output) as state:
+        _require_resumed(state, resume)
         claim(state, _claimed(unique, settings, sandbox), "a mutation")
         with _Journal(state / "verdicts.jsonl") as journal, display.stage("mutate") as update:
             found = search(
@@ -90,11 +89,9 @@ def _verifiable(example: Example) -> Example | None:
     return replace(example, reward=1.0)
 
 
-def _require_place(output: Path, state: Path, resume: bool) -> None:
-    """Refuse an output or a state that this command may not go on with."""
-    if not (state / "settings.json").exists():
-        require_new(output)
-    elif not resume:
+def _require_resumed(state: Path, resume: bool) -> None:
+    """Refuse to go on with what another call began unless that is asked for."""
+    if (state / "settings.json").exists() and not resume:
         raise OutputError(
             f"{state}: an unfinished mutation is there. Add --resume to go on with it, or delete "
             "this folder."

@@ -172,7 +172,7 @@ def test_what_cannot_be_used_is_counted(tmp_path: Path) -> None:
     }
     files = {**ROW, "input_file": "input.txt", "name": "2"}
     untold = {**ROW, "description": "", "name": "3"}
-    path = write(tmp_path / "train.jsonl", odd, files, untold)
+    path = write(tmp_path / "train.jsonl", odd, files, untold, files)
     settings = {"max_solution_chars": 100, "max_test_chars": 10}
     examples = load(path, **settings)
     assert [e.completion for e in examples[:3]] == ["x" * 100, "print(7)", "print(8)"]
@@ -183,6 +183,7 @@ def test_what_cannot_be_used_is_counted(tmp_path: Path) -> None:
     assert sorted(notice.removeprefix("codecontests, split train: left out ").split(", ")) == [
         "1 empty programs",
         "1 incorrect programs that are among the correct ones",
+        "1 problems whose name was there already",
         "1 problems without a description",
         "1 programs in an unknown language",
         "1 programs of more than 100 characters",
@@ -204,7 +205,8 @@ def test_problems_may_lack_programs_and_tests(tmp_path: Path, empty: Any) -> Non
 
 
 def test_difficulty_is_the_rating_or_the_grade(tmp_path: Path) -> None:
-    rows = [ROW, {**ROW, "cf_rating": 0}, {**ROW, "difficulty": 6, "cf_rating": None}]
+    changes: list[dict[str, Any]] = [{}, {"cf_rating": 0}, {"difficulty": 6, "cf_rating": None}]
+    rows = [{**ROW, "name": f"{n}_A", **change} for n, change in enumerate(changes)]
     path = write(tmp_path / "train.jsonl", *rows)
     one = {"solutions_per_problem": 1, "incorrect_per_problem": 0}
     assert [e.difficulty for e in load(path, **one)] == [800.0, None, None]
@@ -290,6 +292,11 @@ def test_the_names_of_files_say_the_split(tmp_path: Path) -> None:
         ({"difficulty": 18}, "field 'difficulty' must be one of UNKNOWN_DIFFICULTY"),
         ({"difficulty": "hardly"}, "found 'hardly'"),
         ({"cf_rating": "800"}, "field 'cf_rating' must be a whole number, found '800'"),
+        ({"cf_rating": 10**400}, "field 'cf_rating' must be a whole number, found 1000"),
+        ({"cf_rating": -1}, "field 'cf_rating' must be a whole number, found -1"),
+        ({"name": "a\ud800"}, "name: half of a surrogate pair"),
+        ({"time_limit": {"seconds": "x"}}, "time_limit: field 'seconds' must be a whole number"),
+        ({"time_limit": {"nanos": [1]}}, "time_limit: field 'nanos' must be a whole number"),
         ({"time_limit": "2"}, "field 'time_limit' must be {seconds, nanos}, found '2'"),
         ({"solutions": "x"}, "field 'solutions' must be a list of objects, or an object of lists"),
         ({"solutions": ["x"]}, "field 'solutions' must be a list of objects"),

@@ -112,6 +112,7 @@ def test_unknown_and_empty_splits_are_errors(tmp_path: Path) -> None:
         ({"test_setup_code": 3}, "field 'test_setup_code' must be a string, found 3"),
         ({"test_imports": True}, "field 'test_imports' must be a list"),
         ({"task_id": 601}, "task_id 601 appears twice"),
+        ({"task_id": 975}, r"mbpp\.jsonl:2: task_id must be 1 to 974, found 975"),
         ({"text": "\ud800"}, r"mbpp/602: half of a surrogate pair \('\\ud800'\) is no text"),
     ],
 )

@@ -197,7 +197,7 @@ def test_a_source_yields_its_splits_and_names_them(small: Minicodes) -> None:
 
 
 def test_more_problems_than_there_are_is_an_error() -> None:
-    with pytest.raises(DataError, match=r"up to level 1, 3000 are asked for\. Lower num_problems"):
+    with pytest.raises(DataError, match=r"of level 1, 3000 are asked for\. Lower num_problems"):
         make_problems(ProblemSection(num_problems=3000, level_shares=(1,), largest_constant=3))
 
 

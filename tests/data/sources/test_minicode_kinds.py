@@ -11,7 +11,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from wmtp.data.sources.minicode.grammar import ProblemSection, make_problems, solutions
+from wmtp.data.sources.minicode.grammar import (
+    ProblemSection,
+    iterate_problems,
+    make_problems,
+    solutions,
+)
 from wmtp.data.sources.minicode.kinds import kinds
 from wmtp.data.sources.minicode.kinds.kind import Filled, Kind, fill, make_filled
 from wmtp.data.sources.minicode.kinds.parts import (
@@ -188,6 +193,15 @@ def test_workers_do_not_change_what_is_built() -> None:
     assert [list(s.examples()) for s in together] == [list(s.examples()) for s in alone]
     assert [s.counts() for s in together] == [s.counts() for s in alone]
     assert sum(s.counts()["incorrect"] for s in alone) > 1.9 * len(alone)
+
+
+def test_any_beginning_holds_the_levels_in_their_shares() -> None:
+    config = ProblemSection(num_problems=160, levels=(1, 2, 0, 4, 1))
+    levels = [problem.level for problem in iterate_problems(config)]
+    assert Counter(levels) == {1: 20, 2: 40, 4: 80, 5: 20}
+    for cut in range(1, 161):
+        for level, share in ((1, 1 / 8), (2, 1 / 4), (4, 1 / 2), (5, 1 / 8)):
+            assert abs(levels[:cut].count(level) - share * cut) < 1.5
 
 
 def test_too_many_problems_of_a_level_are_an_error() -> None:

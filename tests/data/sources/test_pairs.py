@@ -85,6 +85,10 @@ def test_wrong_pairs_are_errors_that_name_their_place(tmp_path: Path) -> None:
         condefects(write(tmp_path / "one.jsonl", PAIR), "test", test_share=0.0)
     with pytest.raises(DataError, match="has no split 'tests'. Did you mean 'test'"):
         condefects(path, "tests")
+    for difficulty in ("hard", True, 10**400):
+        path = write(tmp_path / "pairs.jsonl", {**PAIR, "difficulty": difficulty})
+        with pytest.raises(DataError, match=r"pairs.jsonl:1: difficulty must be a number or 'unk"):
+            condefects(path)
     with pytest.raises(DataError, match=r"github\.com/appmlk/ConDefects"):
         list(ConDefects(ConDefects.Config()).examples("train"))
 
@@ -172,6 +176,8 @@ def test_quixbugs_records_are_checked(tmp_path: Path) -> None:
     assert right.prompt == '"""\nReturn x.\n"""\n'
     assert right.tests == wrong.tests == "y = 1\nassert f(2) == 2\n"
     assert wrong.fault_spans == ((21, 22),)
+    with pytest.raises(DataError, match=r"twice.jsonl:2: task_id quixbugs/f appears twice"):
+        quixbugs(write(tmp_path / "twice.jsonl", record, record))
     for calls in ([], [3], None):
         path = write(tmp_path / "bad.jsonl", {**record, "test_list": calls})
         with pytest.raises(DataError, match=r"bad.jsonl:1: .*test_list"):
@@ -264,6 +270,14 @@ def test_wrong_exercises_are_errors(tmp_path: Path, tests: Any) -> None:
     exercise = {**EXERCISE, "tests": tests}
     source = refactory(tmp_path, submission(RIGHT, "correct"), exercise=exercise)
     with pytest.raises(DataError, match=r"exercises.jsonl:1: "):
+        list(source.examples("train"))
+
+
+def test_an_exercise_is_there_once(tmp_path: Path) -> None:
+    twice = write(tmp_path / "twice.jsonl", EXERCISE, EXERCISE)
+    programs = write(tmp_path / "programs.jsonl", submission(RIGHT, "correct"))
+    source = Refactory(Refactory.Config(path=programs, problems=twice))
+    with pytest.raises(DataError, match=r"twice.jsonl:2: task_id Refactory/9 appears twice"):
         list(source.examples("train"))
 
 

@@ -180,6 +180,7 @@ def test_unusable_records_are_named(tmp_path: Path) -> None:
     for name, record, message in (
         ("humaneval", {**good, "test": None}, "field 'test' must be a string, found None"),
         ("humaneval", {**good, "entry_point": 1}, "field 'entry_point' must be a string"),
+        ("humaneval", {**good, "entry_point": ""}, "entry_point must be the name of a function"),
         ("humaneval", good, "task_id a appears twice"),
         ("humanevalplus", {**plus, "plus_input": [1]}, "must be lists of argument lists"),
         ("humanevalplus", {**plus, "atol": "0"}, "atol a number"),

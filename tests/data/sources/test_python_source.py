@@ -1,6 +1,5 @@
 """python-source: chunks put together are the files, and splits go by file."""
 
-import logging
 from pathlib import Path
 
 import pytest
@@ -59,18 +58,17 @@ def test_tests_caches_and_installed_packages_are_left_out(tmp_path: Path) -> Non
     assert python_files(tmp_path) == ["a.py", "b/c.py", "b/test_c.py"]
 
 
-def test_unreadable_files_are_counted_and_logged(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_unreadable_files_are_counted_and_said(tmp_path: Path) -> None:
     (tmp_path / "good.py").write_bytes(b"\xef\xbb\xbfx = '\\d'\r\ny = 2\r\n")
     (tmp_path / "latin.py").write_bytes(b"x = '\xe9'\n")
     (tmp_path / "old.py").write_text("print 'x'\n")
     source = PythonSource(PythonSource.Config(path=str(tmp_path), validation_share=0, test_share=0))
-    with caplog.at_level(logging.WARNING):
-        (example,) = source.examples("train")
+    (example,) = source.examples("train")
     assert example.completion == "x = '\\d'\ny = 2\n"
-    assert "left out 2 of 3 files" in caplog.text
-    assert "latin.py, old.py" in caplog.text
+    assert source.notices == [
+        f"python-source, split train: left out 2 of 3 files of {tmp_path}, not valid UTF-8 or not "
+        "valid Python; the first: 'latin.py'"
+    ]
 
 
 def test_missing_and_empty_folders_are_errors(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """table: examples survive the round trip, and a bad record says where and why."""
 
+import csv
 import json
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,7 +62,7 @@ def test_examples_survive_the_round_trip(
 ) -> None:
     path = tmp_path_factory.mktemp("jsonl") / "examples.jsonl"
     write_examples(path, found)
-    assert read_examples(path) == found
+    assert list(read_examples(path)) == found
     assert path.read_bytes().isascii()
 
 
@@ -69,7 +71,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     write_examples(path, [EXAMPLE])
     with pytest.raises(ValueError, match="Out of range float"):
         write_examples(path, [EXAMPLE, replace(EXAMPLE, difficulty=float("nan"))])
-    assert read_examples(path) == [EXAMPLE]
+    assert list(read_examples(path)) == [EXAMPLE]
     assert [entry.name for entry in tmp_path.iterdir()] == ["examples.jsonl"]
 
 
@@ -97,6 +99,11 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         ({**GOOD, "fault_spans": [[0, 99]]}, "fault span (0, 99) lies outside"),
         ({**GOOD, "fault_spans": [[0]]}, "field 'fault_spans.0.1': Field required"),
         ({**GOOD, "fault_spans": 3}, "field 'fault_spans': Input should be a valid array"),
+        (
+            json.dumps(GOOD)[:-1].encode() + b', "tests": %s}' % (b"[" * 500 + b"]" * 500),
+            "too deep",
+        ),
+        ({**GOOD, "prompt": ["x" * 9999]}, "found ['xxxxxxxxxxxx...xxxxxxxxxxxxx']."),
         (GOOD, "file.jsonl:1. Remove one of the two."),
     ],
 )
@@ -155,6 +162,14 @@ def test_a_csv_file_becomes_examples(tmp_path: Path) -> None:
     )
     first, second, third, fourth = load(path, validation_share=0)
     assert first == Example("a", "p", "x, y", reward=1.0, difficulty=2.0)
+    write_examples(tmp_path / "all.jsonl", [replace(second, split="train")])
+    record = json.loads((tmp_path / "all.jsonl").read_text()) | {"time_limit_seconds": 2.5}
+    with (tmp_path / "all.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, record)
+        writer.writeheader()  # what CSV has no text for is left empty
+        writer.writerow(record | {"fault_spans": "", "io_tests": "", "split": ""})
+    (complete,) = load(tmp_path / "all.csv", validation_share=0)
+    assert complete == replace(second, time_limit_seconds=2.5)
     assert second == Example("b", "p", "z", reward=0.25, tests="assert f()")
     assert third == Example("c", "p", "u", difficulty=10.0)
     assert fourth.reward == 0.0
@@ -215,6 +230,39 @@ def test_bad_records_and_repeated_ones_are_skipped_and_counted(tmp_path: Path) -
         list(Table(Table.Config(**{**given, "path": str(write(tmp_path, b"["))})).examples("train"))
 
 
+def test_all_splits_come_in_the_order_of_the_records_and_no_example_is_kept(tmp_path: Path) -> None:
+    number, size = 2000, 2000
+    lines = [
+        {**GOOD, "task_id": f"t{i}", "completion": "x" * size, "split": "ab"[i % 2]}
+        for i in range(number)
+    ]
+    path = write(tmp_path, *lines)
+    readers = (
+        lambda: Table(Table.Config(path=str(path))).all_examples(),
+        lambda: read_examples(path),
+    )
+    for reader in readers:
+        tracemalloc.start()
+        read = 0
+        for i, example in enumerate(reader()):
+            assert (example.task_id, example.split) == (f"t{i}", "ab"[i % 2])
+            read += 1
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert read == number
+        assert peak < 400_000 + 200 * number  # of 4 MB of text
+
+
+def test_nothing_left_says_what_was_left_out(tmp_path: Path) -> None:
+    for content, why in (
+        (b"", "The file is empty."),
+        (b"{", "bad records skipped: 1; the first: "),
+    ):
+        source = Table(Table.Config(path=str(write(tmp_path, content)), on_bad_record="skip"))
+        with pytest.raises(DataError, match=rf"file\.jsonl: no examples\. {why}"):
+            list(source.all_examples())
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -250,7 +298,7 @@ def test_any_line_loads_or_is_a_data_error(
 ) -> None:
     path = write(tmp_path_factory.mktemp("jsonl"), line)
     try:
-        read_examples(path)
+        list(read_examples(path))
     except DataError as error:
         message = str(error)
     else:

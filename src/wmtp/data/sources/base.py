@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from hashlib import blake2b
+from itertools import chain
 from typing import ClassVar, Generic, TypeVar
 
 from wmtp.config.recipe import Section
@@ -31,9 +33,9 @@ class Source(ABC, Generic[ConfigT]):
         self.config = config
         self.notices: list[str] = []
 
-    def splits(self) -> tuple[str, ...]:
-        """Return the names of all splits."""
-        return self.split_names
+    def all_examples(self) -> Iterator[Example]:
+        """Yield the examples of all splits."""
+        return chain.from_iterable(self.examples(split) for split in self.split_names)
 
     @abstractmethod
     def examples(self, split: str) -> Iterator[Example]:
@@ -59,6 +61,34 @@ class Skips:
     def notices(self) -> list[str]:
         """Return one line with the count and the first case, or nothing if nothing was left out."""
         return [f"{self.what} skipped: {self.count}; the first: {self.first}"] if self.count else []
+
+
+def digest(text: str) -> bytes:
+    """Return 16 bytes that stand for `text`."""
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def unrepeated(
+    placed: Iterable[tuple[str, Example]],
+    again: Callable[[], Iterable[tuple[str, Example]]],
+    repeated: Skips,
+    key: Callable[[Example], str] = repr,
+) -> Iterator[Example]:
+    """Yield the examples of `placed`, which come with their places, without those whose key was there.
+
+    Of an example that was yielded, memory holds a digest only. again: returns what `placed` was, to
+    look for the place of the first of two.
+    """
+    seen: set[bytes] = set()
+    for where, example in placed:
+        identity = digest(key(example))
+        if identity not in seen:
+            seen.add(identity)
+            yield example
+            continue
+        known = (place for place, other in again() if digest(key(other)) == identity)
+        first = "one before it" if repeated.count else next(known, "one before it")
+        repeated.add(DataError(f"{where}: repeats {first}. Remove one of the two."))
 
 
 def require_new(task_id: str, seen: set[str], where: str) -> None:

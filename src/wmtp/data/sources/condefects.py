@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from reprlib import repr as shortened
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -63,7 +64,8 @@ class ConDefects(Source):
                 if max(len(correct), len(incorrect)) > self.config.max_chars:
                     left_out[f"pairs of more than {self.config.max_chars} characters"] += 1
                     continue
-                for example in _pair(task, correct, incorrect, record.get("difficulty"), split):
+                difficulty = _difficulty(record, where)
+                for example in _pair(task, correct, incorrect, difficulty, split):
                     if (task, example.completion) in seen:
                         left_out["repeated programs"] += 1
                         continue
@@ -79,15 +81,26 @@ class ConDefects(Source):
             )
 
 
+def _difficulty(record: dict[str, Any], where: str) -> float | None:
+    value = record.get("difficulty")
+    if value is None or value == "unknown":
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e6:
+        raise DataError(
+            f"{where}: difficulty must be a number or 'unknown', found {shortened(value)}. {_HOW}"
+        )
+    return float(value)
+
+
 def _pair(
-    task: str, correct: str, incorrect: str, difficulty: Any, split: str
+    task: str, correct: str, incorrect: str, difficulty: float | None, split: str
 ) -> tuple[Example, Example]:
     right = Example(
         task_id=f"condefects/{task}",
         prompt=f"# AtCoder task {task}. Reads standard input, writes standard output.\n",
         completion=correct,
         reward=1.0,
-        difficulty=float(difficulty) if isinstance(difficulty, int | float) else None,
+        difficulty=difficulty,
         source="condefects",
         split=split,
     )

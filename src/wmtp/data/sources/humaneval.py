@@ -12,6 +12,7 @@ from wmtp.data.example import Example
 from wmtp.data.records import field_of, read_records
 from wmtp.data.sources.base import Source, require_new
 from wmtp.data.splits import require_split
+from wmtp.errors import DataError
 
 HUB_ID = "openai/openai_humaneval"
 SPLITS = ("test",)
@@ -50,7 +51,12 @@ class HumanEval(Source):
 
 def check_call(record: dict[str, Any], where: str, how: str) -> str:
     """Return the line that runs the `check` of a problem's tests on the function asked for."""
-    return f"check({field_of(record, 'entry_point', str, where, how)})\n"
+    name = field_of(record, "entry_point", str, where, how)
+    if not name.isidentifier():
+        raise DataError(
+            f"{where}: entry_point must be the name of a function, found {name!r}. {how}"
+        )
+    return f"check({name})\n"
 
 
 def function_example(

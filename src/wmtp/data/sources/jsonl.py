@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, fields
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, ValidationError, create_model
 
 from wmtp.data.example import Example, require_text
+from wmtp.data.records import read_records
+from wmtp.data.sources.base import Skips, unrepeated
 from wmtp.errors import DataError, near_match
-from wmtp.outputs import atomic_write, numbered_jsonl
+from wmtp.outputs import atomic_write
 
+_TOO_DEEP = "nested too deeply. Lists in an example have at most two levels."
 FIELDS = tuple(field.name for field in fields(Example))
 # An example as a pydantic model, which checks types and says what is wrong.
 _FIELD_DEFINITIONS: dict[str, Any] = {
@@ -25,23 +29,21 @@ _Record = create_model(
 )
 
 
-def read_examples(path: str | Path) -> list[Example]:
-    """Return what `write_examples` wrote.
+def read_examples(path: str | Path) -> Iterator[Example]:
+    """Yield what `write_examples` wrote, or the same in another kind of file that can be read.
 
     A line that is not an example, or that repeats another, is a `DataError` naming `path:line`.
     """
-    first_at: dict[Example, int] = {}
-    for number, record in numbered_jsonl(path):
-        where = f"{path}:{number}"
+    return unrepeated(_placed(path), lambda: _placed(path), Skips("error", "repeated examples"))
+
+
+def _placed(path: str | Path) -> Iterator[tuple[str, Example]]:
+    for where, record in read_records(str(path), None):
         try:
             require_fields(record)
-            example = checked_example(record)
+            yield where, checked_example(record)
         except DataError as error:
             raise DataError(f"{where}: {error}") from error
-        if example in first_at:
-            raise DataError(f"{where}: repeats line {first_at[example]}. Remove one of the two.")
-        first_at[example] = number
-    return list(first_at)
 
 
 def write_examples(path: str | Path, examples: Iterable[Example]) -> None:
@@ -67,11 +69,17 @@ def checked_example(record: dict[str, Any]) -> Example:
         text = json.dumps(record, ensure_ascii=False)
     except TypeError as error:  # bytes, dates and the like, from Parquet
         raise DataError(f"{error}. Convert the column to text, numbers or lists.") from error
+    except RecursionError as error:
+        raise DataError(_TOO_DEEP) from error
     require_text(text)
     try:
         checked = _Record.model_validate_json(json.dumps(record), strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = error.errors(include_url=False)[0]
         field = ".".join(map(str, first["loc"]))
-        raise DataError(f"field {field!r}: {first['msg']}, found {first['input']!r}.") from error
+        if not field:  # pydantic allows fewer levels than the parser that made the record
+            raise DataError(_TOO_DEEP) from error
+        raise DataError(
+            f"field {field!r}: {first['msg']}, found {shortened(first['input'])}."
+        ) from error
     return Example(**vars(checked))

@@ -64,6 +64,8 @@ def load(config: MbppSection, split: str) -> list[Example]:
     hub = HUB_ID if config.hub else None
     for where, record in read_records(config.path, hub, config="full", how=_HOW):
         number = field_of(record, "task_id", int, where, _HOW)
+        if not any(number in numbers for numbers in SPLITS.values()):
+            raise DataError(f"{where}: task_id must be 1 to 974, found {number}. {_HOW}")
         if number in found:
             raise DataError(f"{where}: task_id {number} appears twice. Use one copy of the file.")
         found[number] = _example(record, number, split, where)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sysconfig
 from collections.abc import Iterable, Iterator
@@ -23,8 +22,6 @@ from wmtp.errors import DataError
 SPLITS = ("train", "validation", "test")
 # Tests repeat themselves; installed packages are not the folder's own code.
 EXCLUDED = frozenset({"test", "tests", "idlelib", "site-packages", "dist-packages", "__pycache__"})
-
-_log = logging.getLogger(__name__)
 
 
 class PythonSource(Source):
@@ -48,7 +45,7 @@ class PythonSource(Source):
         """Yield the chunks of one split's files, by path and place.
 
         The chunks of a file, put together, are its text with LF line ends. Files that are not
-        valid UTF-8 or not valid Python are left out, counted and logged.
+        valid UTF-8 or not valid Python are left out and counted.
         """
         require_split("python-source", split, SPLITS)
         root = Path(self.config.path or sysconfig.get_path("stdlib"))
@@ -64,9 +61,9 @@ class PythonSource(Source):
             for number, text in enumerate(texts):
                 yield Example(f"{name}#{number}", "", text, source="python-source", split=split)
         if skipped:
-            _log.warning(
-                "%s, split %s: left out %d of %d files, not valid UTF-8 or not valid Python: %s",
-                *(root, split, len(skipped), len(names), ", ".join(skipped)),
+            self.notices.append(
+                f"python-source, split {split}: left out {len(skipped)} of {len(names)} files of "
+                f"{root}, not valid UTF-8 or not valid Python; the first: {skipped[0]!r}"
             )
         if len(skipped) == len(names):
             raise DataError(

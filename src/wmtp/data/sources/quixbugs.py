@@ -12,7 +12,7 @@ from wmtp.config.recipe import Section
 from wmtp.data.example import Example
 from wmtp.data.faults import fault_spans
 from wmtp.data.records import field_of, read_records
-from wmtp.data.sources.base import Source
+from wmtp.data.sources.base import Source, require_new
 from wmtp.data.sources.fields import code_of, with_lf
 from wmtp.data.splits import require_split
 from wmtp.errors import DataError
@@ -42,8 +42,11 @@ class QuixBugs(Source):
         There is one split, `test`. Tests are the set-up code, then the calls or asserts.
         """
         require_split("quixbugs", split, SPLITS)
+        seen: set[str] = set()
         for where, record in read_records(self.config.path, None, how=_HOW):
-            yield from _examples(record, where)
+            pair = _examples(record, where)
+            require_new(pair[0].task_id, seen, where)
+            yield from pair
 
 
 def _examples(record: dict[str, Any], where: str) -> tuple[Example, Example]:

@@ -12,7 +12,7 @@ from pydantic import Field
 from wmtp.config.recipe import Section
 from wmtp.data.example import Example
 from wmtp.data.records import field_of, read_records
-from wmtp.data.sources.base import Source
+from wmtp.data.sources.base import Source, require_new
 from wmtp.data.sources.fields import code_of, told, with_lf
 from wmtp.data.splits import hashed_split, require_split
 from wmtp.errors import DataError, SandboxError
@@ -68,10 +68,12 @@ class Refactory(Source):
         """Return the different programs of one split with the reward of their label."""
         if self.config.problems is None:
             raise DataError(f"refactory: problems is not set. {_HOW}")
-        problems = {
-            str(record.get("task_id")): _problem(record, where, split)
-            for where, record in read_records(self.config.problems, None, how=_HOW)
-        }
+        problems: dict[str, Example] = {}
+        seen: set[str] = set()
+        for where, record in read_records(self.config.problems, None, how=_HOW):
+            task = field_of(record, "task_id", str, where, _HOW)
+            require_new(task, seen, where)
+            problems[task] = _problem(record, where, split)
         shares = {"test": self.config.test_share, "validation": self.config.validation_share}
         found: dict[tuple[str, str], Example] = {}
         repeated = 0

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -12,12 +12,13 @@ from pydantic import Field, field_validator, model_validator
 from wmtp.config.recipe import Section
 from wmtp.data.example import Example
 from wmtp.data.records import read_records
-from wmtp.data.sources.base import Skips, Source
+from wmtp.data.sources.base import Skips, Source, unrepeated
 from wmtp.data.sources.jsonl import FIELDS, checked_example, require_fields
 from wmtp.data.splits import hashed_split
 from wmtp.errors import DataError, near_match
 
 REQUIRED = ("task_id", "prompt", "completion")
+NUMBERS = ("reward", "difficulty", "time_limit_seconds")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _TRUTH = {"true": 1.0, "false": 0.0}
 
@@ -84,11 +85,25 @@ class Table(Source):
                 raise ValueError(f"in columns and in constants: {', '.join(sorted(both))}")
             return self
 
-    def splits(self) -> tuple[str, ...]:
-        """Return the splits of the records, in order of appearance."""
-        found = tuple(dict.fromkeys(example.split for example in self._all()))
-        self.notices.clear()  # reading the examples says it all again
-        return found
+    def all_examples(self) -> Iterator[Example]:
+        """Yield the examples of all splits in the order of the records, which are read once.
+
+        A bad record, or none at all, is a `DataError`. What was left out is in `notices` when reading
+        ends.
+        """
+        config = self.config
+        bad = Skips(config.on_bad_record, "bad records")
+        repeated = Skips(config.duplicates, "repeated examples")
+        found = False
+        try:
+            for example in self._different(bad, repeated):
+                found = True
+                yield example
+        finally:  # also when no more examples are wanted
+            self.notices += [*bad.notices(), *repeated.notices()]
+        if not found:
+            why = " ".join(self.notices) or "The file is empty."
+            raise DataError(f"{self._origin}: no examples. {why} Write one record per example.")
 
     def examples(self, split: str) -> Iterator[Example]:
         """Yield the examples of one split in the order of the records.
@@ -97,53 +112,43 @@ class Table(Source):
         bad record, or a split without examples, is a `DataError`.
         """
         seen: set[str] = set()
-        found = False
-        for example in self._all():
+        for example in self.all_examples():
             seen.add(example.split)
             if example.split == split:
-                found = True
                 yield example
-        origin = self.config.path or self.config.hub
-        if not seen:
-            why = " ".join(self.notices) or "The file is empty."
-            raise DataError(f"{origin}: no examples. {why} Write one record per example.")
-        if not found:
+        if split not in seen:
             raise DataError(
-                f"{origin}: no example in split {split!r}.{near_match(split, seen)} Splits that are "
-                f"there: {', '.join(sorted(seen))}."
+                f"{self._origin}: no example in split {split!r}.{near_match(split, seen)} Splits that "
+                f"are there: {', '.join(sorted(seen))}."
             )
 
-    def _all(self) -> Iterator[Example]:
-        """Yield the examples of all splits, and say what was left out when reading ends."""
+    def _different(self, bad: Skips, repeated: Skips) -> Iterator[Example]:
+        placed = self._placed(bad)
+        if self.config.duplicates == "keep":
+            return (example for _, example in placed)
+        again = partial(self._placed, Skips("skip", "said already"))
+        return unrepeated(placed, again, repeated, _task_id if self.config.unique_ids else repr)
+
+    def _placed(self, bad: Skips) -> Iterator[tuple[str, Example]]:
+        """Yield the examples, with where they stand."""
         config = self.config
-        bad = Skips(config.on_bad_record, "bad records")
-        repeated = Skips(config.duplicates, "repeated examples")
-        first_at: dict[bytes, str] = {}
-        try:
-            for where, record in read_records(
-                config.path, config.hub, config.hub_split, config.hub_config, on_bad=bad.add
-            ):
-                try:
-                    example = _example(record, config)
-                except DataError as error:
-                    bad.add(DataError(f"{where}: {error}"))
-                    continue
-                if config.duplicates != "keep":
-                    before = first_at.setdefault(_key(example, config.unique_ids), where)
-                    if before != where:
-                        repeated.add(
-                            DataError(f"{where}: repeats {before}. Remove one of the two.")
-                        )
-                        continue
-                yield example
-        finally:  # also when no more examples are wanted
-            self.notices += [*bad.notices(), *repeated.notices()]
+        for where, record in read_records(
+            config.path, config.hub, config.hub_split, config.hub_config, on_bad=bad.add
+        ):
+            try:
+                example = _example(record, config)
+            except DataError as error:
+                bad.add(DataError(f"{where}: {error}"))
+            else:
+                yield where, example
+
+    @property
+    def _origin(self) -> str | None:
+        return self.config.path or self.config.hub
 
 
-def _key(example: Example, unique_ids: bool) -> bytes:
-    """Return what two examples share that are duplicates; short, as there may be millions."""
-    identity = example.task_id if unique_ids else repr(example)
-    return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).digest()[:16]
+def _task_id(example: Example) -> str:
+    return example.task_id
 
 
 def _example(record: dict[str, Any], config: Table.Config) -> Example:
@@ -171,7 +176,8 @@ def _select(record: dict[str, Any], config: Table.Config) -> dict[str, Any]:
                 )
         elif record[column] is not None or field in REQUIRED:
             fields[field] = record[column]
-    return {field: _parsed(field, value) for field, value in fields.items()}
+    parsed = {field: _parsed(field, value) for field, value in fields.items()}
+    return {field: v for field, v in parsed.items() if v is not None or field in REQUIRED}
 
 
 def _parsed(field: str, value: Any) -> Any:
@@ -186,10 +192,10 @@ def _parsed(field: str, value: Any) -> Any:
     if not isinstance(value, str):
         return value
     text = value.strip()
-    if field in ("reward", "difficulty", "tests") and not text:
+    if not text and field not in (*REQUIRED, "code_prefix", "source"):
         return None
     if field == "reward" and text.lower() in _TRUTH:
         return _TRUTH[text.lower()]
-    if field in ("reward", "difficulty") and _NUMBER.fullmatch(text):
+    if field in NUMBERS and _NUMBER.fullmatch(text):
         return float(text)
     return value

@@ -54,10 +54,13 @@ def split_records(
     published = "test" if split == "test" else "train"
     named = re.compile(rf"{published}[-.]")  # not train_socratic.jsonl
     if config.path is not None and not config.hub:
-        files = [f for f in data_files(config.path, how) if named.match(f.name)]
+        there = data_files(config.path, how)
+        files = [file for file in there if named.match(file.name)]
         if not files:
+            names = ", ".join(file.name for file in there[:5])
             raise DataError(
-                f"{config.path}: no file {published}.jsonl, nor another that begins so. {how}"
+                f"{config.path}: no file {published}.jsonl, nor another that begins so, for split "
+                f"{split!r}; there is {names}. Choose a split whose file is there. {how}"
             )
         streams = [read_records(str(file), None, how=how) for file in files]
     else:

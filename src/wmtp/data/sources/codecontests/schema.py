@@ -66,13 +66,10 @@ def contest_problem(record: dict[str, Any], where: str) -> ContestProblem:
     """Return the problem in a record; one that does not fit the schema is a `DataError`."""
     site = SITES[_number(record, "source", SITES, where)]
     grade = _number(record, "difficulty", GRADES, where)
-    rating = record.get("cf_rating") or 0
-    if not isinstance(rating, int):
-        raise _wrong(where, "cf_rating", "a whole number", rating)
     return ContestProblem(
         task_id=f"codecontests/{site}/{field_of(record, 'name', str, where, HOW)}",
         description=with_lf(_text(record, "description", where)).strip(),
-        rating=float(rating) or None,
+        rating=float(_whole(record, "cf_rating", where)) or None,
         grade=None if grade in UNGRADED else float(grade),
         time_limit_seconds=_seconds(record, "time_limit", where),
         uses_files=bool(record.get("input_file") or record.get("output_file")),
@@ -135,7 +132,15 @@ def _seconds(record: dict[str, Any], name: str, where: str) -> float | None:
         return float(value[:-1]) or None
     if not isinstance(value, dict):
         raise _wrong(where, name, "{seconds, nanos}", value)
-    return int(value.get("seconds") or 0) + int(value.get("nanos") or 0) / 1e9 or None
+    place = f"{where}: {name}"
+    return _whole(value, "seconds", place) + _whole(value, "nanos", place) / 1e9 or None
+
+
+def _whole(record: dict[str, Any], name: str, where: str) -> int:
+    value = record.get(name) or 0
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise _wrong(where, name, "a whole number", value)
+    return value
 
 
 def _wrong(where: str, name: str, expected: str, found: Any) -> DataError:

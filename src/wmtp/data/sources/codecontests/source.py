@@ -15,9 +15,9 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from wmtp.config.recipe import Section
-from wmtp.data.example import Example
+from wmtp.data.example import Example, require_text
 from wmtp.data.records import read_records
-from wmtp.data.sources.base import Source
+from wmtp.data.sources.base import Source, digest
 from wmtp.data.sources.codecontests.schema import (
     HOW,
     HUB_ID,
@@ -81,15 +81,23 @@ class CodeContests(Source):
     def examples(self, split: str) -> Iterator[Example]:
         """Yield the examples of one split by problem, correct before incorrect.
 
-        Left out and counted are empty and repeated programs, incorrect ones whose text is among the
-        correct ones, problems without a description, and what goes beyond the settings' limits.
+        Left out and counted are repeated problems and those without a description, empty and repeated
+        programs, incorrect ones whose text is among the correct ones, and what goes beyond the
+        settings' limits.
         """
         require_split("codecontests", split, SPLITS)
         left_out: Counter[str] = Counter()
+        seen: set[bytes] = set()
         number = 0
         try:
             for where, record in self._records(split):
-                for example in self._examples(contest_problem(record, where), split, left_out):
+                problem = contest_problem(record, where)
+                require_text(problem.task_id, f"{where}: name: ")
+                if (identity := digest(problem.task_id)) in seen:
+                    left_out["problems whose name was there already"] += 1
+                    continue
+                seen.add(identity)
+                for example in self._examples(problem, split, left_out):
                     number += 1
                     yield example
         finally:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 import random
 from collections.abc import Iterator
+from itertools import chain
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -55,27 +57,44 @@ class ProblemSection(Section):
 
 
 def iterate_problems(config: ProblemSection) -> Iterator[Problem]:
-    """Yield the different problems of all splits, level by level; no program is run."""
+    """Return the different problems of all splits, as they are drawn; no program is run.
+
+    With `levels` these take turns, so that any beginning holds them in their shares. Without, the
+    pipelines come by their number of operations.
+    """
     shares = config.level_shares if config.levels is None else config.levels
     scale = config.num_problems / sum(shares)
+    wanted = [round(share * scale) for share in shares]
+    streams = [_of_level(config, level, n) for level, n in enumerate(wanted, start=1)]
+    if config.levels is None:
+        return chain.from_iterable(streams)
+    turns = heapq.merge(*map(_placed, streams, wanted), key=lambda placed: placed[0])
+    return (problem for _, problem in turns)
+
+
+def _placed(problems: Iterator[Problem], number: int) -> Iterator[tuple[float, Problem]]:
+    """Yield `number` problems with places that are spread evenly from 0 to 1."""
+    for m, problem in enumerate(problems):
+        yield (m + 0.5) / number, problem
+
+
+def _of_level(config: ProblemSection, level: int, wanted: int) -> Iterator[Problem]:
+    """Yield `wanted` different problems of one level."""
+    name = level if config.levels is None else f"level {level}"
+    rng = random.Random(f"minicode/{config.seed}/{name}")
     keys: set[str] = set()
-    for level, share in enumerate(shares, start=1):
-        name = level if config.levels is None else f"level {level}"
-        rng = random.Random(f"minicode/{config.seed}/{name}")
-        wanted = len(keys) + round(share * scale)
-        for _ in range(1000 + 20 * wanted):
-            if len(keys) >= wanted:
-                break
-            problem = _draw(config, level, rng)
-            if problem is not None and problem.key not in keys:
-                keys.add(problem.key)
-                yield problem
-        else:
-            raise DataError(
-                f"minicode: found only {len(keys)} different problems up to level {level}, "
-                f"{wanted} are asked for. Lower num_problems or the share of this level in "
-                f"{'level_shares' if config.levels is None else 'levels'}."
-            )
+    for _ in range(1000 + 20 * config.num_problems):
+        if len(keys) >= wanted:
+            return
+        problem = _draw(config, level, rng)
+        if problem is not None and problem.key not in keys:
+            keys.add(problem.key)
+            yield problem
+    raise DataError(
+        f"minicode: found only {len(keys)} different problems of level {level}, {wanted} are asked "
+        "for. Lower num_problems or the share of this level in "
+        f"{'level_shares' if config.levels is None else 'levels'}."
+    )
 
 
 def make_problems(config: ProblemSection) -> list[Problem]:
