@@ -285,7 +285,10 @@ def test_graded_rewards_below_one_are_incorrect() -> None:
     assert weights.sum().item() == pytest.approx(graded.valid.sum().item(), rel=1e-3)
     assert algorithm.needs == {"reward", "correct"}
     early = critic(incorrect_samples="drop", value_phase={"share": 0.9, "policy_loss": True})
-    for scheme in (early, critic(incorrect_samples="drop")):  # uniform in phase value and warm-up
+    correct_first = critic(value_phase={"share": 0.9, "policy_loss": "correct"})
+    assert "correct" in correct_first.needs
+    # Uniform in phase value and warm-up.
+    for scheme in (early, correct_first, critic(incorrect_samples="drop")):
         weights = scheme.weigh(graded).weights
         correct = torch.tensor([0.0, 1.0, 0.0, 1.0])[:, None, None]
         assert torch.equal(weights, graded.valid * correct)

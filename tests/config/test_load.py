@@ -238,7 +238,7 @@ MISTAKES = {
                         "Meaning: Sequences per optimizer step, over all devices."),
     "  steps: 10": ("  stepss: 10", "18 optimization.stepss: unknown key. Did you mean 'steps'? "
                     "Known: learning_rate, schedule, warmup_share, weight_decay, adam_beta1, "
-                    "adam_beta2, max_grad_norm, global_batch, steps, epochs, tokens."),
+                    "adam_beta2, max_grad_norm, head_coefficients, global_batch, steps, epochs, tokens."),
     "vocab_size: 300": ("vocab_size: 2.5", "12 tokenizer.vocab_size: expected a whole number, "
                         "found 2.5. Meaning: Train a byte-level BPE of this size on the training "
                         "data."),
@@ -313,7 +313,7 @@ def test_an_unknown_protocol_is_named_with_its_line(write: Write) -> None:
     text = f"{RECIPE}evaluation:\n  protocol: greddy\n"
     assert message(load_recipe, write(text)) == (
         "recipe.yaml:20 evaluation.protocol: unknown protocol 'greddy'. Did you mean 'greedy'? "
-        "Known: greedy, notes, sample-10."
+        "Known: greedy, notes, sample-10, meta-mtp."
     )
 
 

@@ -114,7 +114,7 @@ def test_gradients_are_those_of_the_merged_weights(tmp_path: Path, recompute) ->
     for known in (True, False):
         model.zero_grad()
         if known:
-            model(IDS, labels=labels, weigh=lambda _: weights).weighted_ce.backward()
+            model(IDS, labels=labels, weigh=lambda *_: weights).weighted_ce.backward()
         else:
             (model(IDS, labels=labels).ce * weights).sum().backward()
         torch.testing.assert_close(a.grad, 4 * b.T @ same.weight.grad, rtol=1e-3, atol=1e-5)

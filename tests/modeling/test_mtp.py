@@ -207,7 +207,7 @@ def test_weights_known_before_the_loss_see_the_value() -> None:
     labels = horizon_labels(ids(), 4)
     seen = []
 
-    def weigh(value: torch.Tensor, anchor: None) -> torch.Tensor:
+    def weigh(value: torch.Tensor, *_: None) -> torch.Tensor:
         seen.append(value)
         return value.detach()[:, :, None].expand(labels.shape)
 

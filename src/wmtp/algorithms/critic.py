@@ -56,7 +56,7 @@ class Critic(Algorithm[CriticSettings]):
     def __init__(self, config: CriticSettings, seed: int = 0) -> None:
         super().__init__(config, seed)
         needs = {"reward"}
-        if config.incorrect_samples == "drop":
+        if config.incorrect_samples == "drop" or config.value_phase.policy_loss == "correct":
             needs.add("correct")
         if config.value_loss == "pairwise":
             needs.add("pairs")
@@ -102,9 +102,9 @@ class Critic(Algorithm[CriticSettings]):
         raw = self._raw_weights(advantage, batch.valid, batch.completion & ~states)
         at_clips = [(raw == clip) & batch.valid for clip in (config.clip_min, config.clip_max)]
         uniform = batch.valid.float()
+        correct = uniform * (batch.reward >= 1.0)[:, None, None]
         if config.incorrect_samples == "drop":
-            learned = (batch.reward >= 1.0)[:, None, None]
-            raw, uniform = raw * learned, uniform * learned
+            raw, uniform = raw * correct, correct
         sums = {
             **value_sums(value, batch.reward, states),
             **_moment_sums(advantage, batch.completion, states),
@@ -116,7 +116,8 @@ class Critic(Algorithm[CriticSettings]):
         }
         in_value_phase = batch.step < self.value_phase_steps(batch.total_steps)
         if in_value_phase:
-            weights = uniform * config.value_phase.policy_loss
+            weights = correct if config.value_phase.policy_loss == "correct" else uniform
+            weights = weights * bool(config.value_phase.policy_loss)
         elif self.state.get("steps", 0) >= config.warmup_steps and self.weight_moments.known:
             weights = raw / self.weight_moments.mean().to(raw.device).clamp(min=1e-6)
         else:

@@ -19,10 +19,10 @@ class ValuePhase(Section):
         description="Share of the budget; 0.5 of 3 epochs is 1/6. 0: the model to start from has a "
         "trained value head. 1: train a critic and no policy.",
     )
-    policy_loss: bool = Field(
+    policy_loss: bool | Literal["correct"] = Field(
         False,
-        description="Train the heads with uniform weights meanwhile: for models from scratch, whose "
-        "trunk has nothing to read values from yet.",
+        description="Train the heads with uniform weights meanwhile, on all samples or the correct ones: "
+        "for models from scratch, whose trunk has nothing to read values from yet.",
     )
 
 

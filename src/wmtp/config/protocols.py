@@ -33,7 +33,6 @@ class Protocol:
         return replace(self, temperature=temperature, grid=())
 
     def __post_init__(self) -> None:
-        assert self.num_samples >= max(self.ks), self
         assert self.temperature >= 0, self
         assert 0 < self.top_p <= 1, self
 

@@ -48,6 +48,7 @@ def weigh_samples(
         step=1,
         total_steps=1,
         value=moved.get("value") if out.value is None else out.value,
+        value_anchor=out.value_anchor,
         problem=moved["problem"],
         reward=moved.get("reward"),
         ref_ce=moved.get("ref_ce"),
