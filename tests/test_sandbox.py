@@ -648,3 +648,15 @@ def test_the_package_imports_nothing_heavy() -> None:
     )
     environment = {**os.environ, "PYTHONPATH": SOURCE}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+def test_programs_find_an_ordinary_interpreter(sandbox: Sandbox) -> None:
+    """What servers leave out or switch off for themselves is there for the programs."""
+    modules = "array cmath hashlib inspect random statistics struct tempfile textwrap unicodedata"
+    code = (
+        f"import gc, {modules.replace(' ', ', ')}\n"
+        "def f():\n    return gc.isenabled(), random.random(), hashlib.md5(b'x').hexdigest()[:4]"
+    )
+    tests = "enabled, drawn, digest = f()\nassert enabled and 0 <= drawn < 1 and digest == '9dd4'"
+    verdicts = dict(sandbox.judge([Program(code, tests)] * 2))
+    assert [verdict.outcome for verdict in verdicts.values()] == ["passed"] * 2

@@ -7,6 +7,7 @@ import json
 import signal
 import socket
 import struct
+import sys
 from collections import Counter, OrderedDict, deque
 from decimal import Decimal
 from fractions import Fraction
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wmtp.sandbox import Limits, Verdict, codec, jobs, seccomp, wire
+from wmtp.sandbox import Limits, Verdict, codec, jobs, rehearsal, seccomp, wire
 from wmtp.sandbox.conclusion import ENTERED, Again, conclude_inside, conclude_split
 from wmtp.sandbox.peer import Peer
 from wmtp.sandbox.program import one_line
@@ -279,3 +280,21 @@ def test_a_detail_is_one_printable_line(text: str, length: int) -> None:
 def test_any_bytes_load_or_are_malformed(payload: bytes) -> None:
     with contextlib.suppress(codec.Malformed):
         codec.loads(payload)
+
+
+# ---- the rehearsal of a fork server -------------------------------------------------------------
+
+
+def test_a_rehearsal_leaves_no_program_and_no_descriptor_behind() -> None:
+    with socket.socket() as before:
+        lowest_free = before.fileno()
+    rehearsal.rehearse(("candidate", "judge"))
+    assert "solution" not in sys.modules
+    with socket.socket() as after:
+        assert after.fileno() == lowest_free
+
+
+def test_a_rehearsal_that_goes_wrong_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rehearsal, "TESTS", "assert f([]) == 1")
+    with pytest.raises(RuntimeError, match="rehearsal: .*AssertionError"):
+        rehearsal.rehearse(("judge",))

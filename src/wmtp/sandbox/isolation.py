@@ -16,7 +16,6 @@ import signal
 import socket
 import struct
 import sys
-from pathlib import Path
 
 from wmtp.sandbox import seccomp
 from wmtp.sandbox.program import Limits
@@ -37,6 +36,9 @@ SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 DEVICES = ("null", "zero", "full", "random", "urandom")
 STACK_BYTES = 8 << 20
 SCRATCH_INODES = 2048
+
+_CAPABILITY_HEADER = struct.pack("=II", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3
+_NO_CAPABILITIES = bytes(24)
 
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
@@ -115,9 +117,14 @@ def _new_namespaces() -> None:
 
 def _write_maps(process: str, users: str, groups: str, deny_groups: bool) -> None:
     if deny_groups:
-        Path(f"/proc/{process}/setgroups").write_text("deny")
-    Path(f"/proc/{process}/uid_map").write_text(users)
-    Path(f"/proc/{process}/gid_map").write_text(groups)
+        _write(f"/proc/{process}/setgroups", "deny")
+    _write(f"/proc/{process}/uid_map", users)
+    _write(f"/proc/{process}/gid_map", groups)
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)
 
 
 def readable_paths() -> list[str]:
@@ -163,7 +170,7 @@ def _show(path: str, attributes: int) -> None:
     if os.path.isdir(source):
         os.makedirs(target)
     else:
-        Path(target).touch()
+        _write(target, "")
     _mount(source, target, "none", MS_BIND | MS_REC)
     _restrict(target, attributes, recursive=True)
 
@@ -184,7 +191,10 @@ class Cells:
         self.own_user = own_user
         self.filtered = filtered
         if filtered:
-            seccomp.filter_program()  # built once, here, not in every child
+            seccomp.program()  # built once, here, not in every child
+        if _libc is not None:
+            for name in ("mount", "unshare", "capset", "prctl"):  # looked up once, as well
+                getattr(_libc, name)
         self._own = os.pidfd_open(os.getpid()) if namespaces else -1
 
     def prepare(self) -> None:
@@ -217,8 +227,7 @@ class Cells:
 
 
 def _drop_capabilities() -> None:
-    header = struct.pack("=II", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3
-    _call("capset", header, bytes(24))
+    _call("capset", _CAPABILITY_HEADER, _NO_CAPABILITIES)
 
 
 def limit_resources(limits: Limits, count_processes: bool) -> None:

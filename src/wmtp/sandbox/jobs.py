@@ -67,8 +67,13 @@ def _is_tests(frame: types.FrameType) -> bool:
 def run_candidate(payload: dict[str, Any], report: Report, connection: int) -> None:
     """Run untrusted code, then answer calls. This process never sees the tests."""
     os.close(REPORT)  # all that this process says goes through the conversation
+    answer_calls(payload["code"], socket.socket(fileno=connection))
+
+
+def answer_calls(code: str, channel: socket.socket) -> None:
+    """Run `code`, then do with what it defines as the other end of `channel` asks."""
     try:
-        namespace = load_program(payload["code"], "solution")
+        namespace = load_program(code, "solution")
         failure: BaseException | None = None
     except BaseException as error:  # noqa: BLE001  SystemExit and the like belong to the judge
         namespace, failure = {}, error
@@ -80,7 +85,6 @@ def run_candidate(payload: dict[str, Any], report: Report, connection: int) -> N
         modules = [name for name, value in found.items() if sys.modules.get(name) is value]
         return [modules, {name: found[name] for name in found if name not in modules}]
 
-    channel = socket.socket(fileno=connection)
     Peer(channel, {**OBJECT_OPERATIONS, "lookup": lookup}).serve()
 
 

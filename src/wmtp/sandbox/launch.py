@@ -22,6 +22,7 @@ PACKAGE = Path(__file__).resolve().parent
 ENVIRONMENT = {
     "HOME": "/tmp",
     "LANG": "C.UTF-8",
+    "LD_BIND_NOW": "1",  # else every child looks up the same symbols again
     "MALLOC_ARENA_MAX": "2",  # an arena per thread would use up the address space
     "PATH": "/usr/bin:/bin",
     "PYTHONHASHSEED": "0",

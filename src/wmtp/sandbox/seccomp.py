@@ -161,10 +161,15 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
 
+@cache
+def program() -> _Program:
+    """Return the program as the kernel takes it."""
+    code = filter_program()
+    return _Program(len(code) // 8, code)
+
+
 def install(libc: ctypes.CDLL) -> None:
     """Confine this thread and all it starts, for good. Needs no_new_privs."""
-    code = filter_program()
-    program = _Program(len(code) // 8, code)
-    if libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(program), 0, 0):
+    if libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(program()), 0, 0):
         number = ctypes.get_errno()
         raise OSError(number, f"seccomp: {os.strerror(number)}")

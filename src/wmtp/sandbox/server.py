@@ -17,7 +17,6 @@ import select
 import signal
 import socket
 import sys
-import tempfile
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,13 +26,14 @@ from wmtp.sandbox.conclusion import ENTERED
 from wmtp.sandbox.isolation import Cells, enter_room
 from wmtp.sandbox.jobs import JOBS, REPORT
 from wmtp.sandbox.program import Limits
+from wmtp.sandbox.rehearsal import rehearse
 
-# Loaded once here so that programs find them at no cost.
+# Loaded once here so that programs find them at no cost. Those that are large or rarely used (hashlib
+# alone brings sixteen mappings) are not: every fork pays for the memory of its server.
 PRELOADED = (
-    *("abc", "array", "bisect", "cmath", "collections", "contextlib", "copy", "dataclasses"),
-    *("datetime", "decimal", "enum", "fractions", "functools", "hashlib", "heapq", "inspect"),
-    *("itertools", "json", "math", "numbers", "operator", "random", "re", "statistics", "string"),
-    *("struct", "textwrap", "threading", "traceback", "types", "typing", "unicodedata"),
+    *("abc", "bisect", "collections", "contextlib", "copy", "dataclasses", "datetime", "decimal"),
+    *("enum", "fractions", "functools", "heapq", "itertools", "json", "math", "numbers"),
+    *("operator", "re", "string", "traceback", "types", "typing"),
 )
 REPORT_LIMIT_BYTES = 4 << 20
 PAYLOAD, CONVERSATION = 3, 5  # descriptors of a child besides its standard streams and REPORT
@@ -118,6 +118,8 @@ class Server:
     def _folder(self) -> contextlib.AbstractContextManager[str]:
         """Return where a program may write; without isolation it has to be removed after."""
         if self.tier == "limits-only":
+            import tempfile  # brings much that the other tiers have no use for
+
             return tempfile.TemporaryDirectory(prefix="wmtp-", ignore_cleanup_errors=True)
         return contextlib.nullcontext("/tmp")
 
@@ -147,6 +149,7 @@ class Server:
         status = 1
         try:
             payload, *conversation, output, report = descriptors
+            gc.enable()
             os.setsid()
             null = os.open("/dev/null", os.O_RDWR)
             _place([null, output, output, payload, report, *conversation])
@@ -252,8 +255,11 @@ def _place(wanted: list[int]) -> None:
 def _take_payload() -> dict[str, Any]:
     """Return the programs of the request, which the server itself never reads: what it had in its
     memory, a later program could find there."""
-    with os.fdopen(PAYLOAD, "rb") as file:
-        return json.loads(file.read())
+    parts = []
+    while part := os.read(PAYLOAD, 1 << 20):
+        parts.append(part)
+    os.close(PAYLOAD)
+    return json.loads(b"".join(parts))
 
 
 def _report(result: Any) -> None:
@@ -275,7 +281,9 @@ def main(control: int, tier: str, jobs: tuple[str, ...]) -> None:
     except OSError as error:
         wire.send(channel, json.dumps({"failed": str(error)}).encode())
         sys.exit(1)
+    rehearse(jobs)
     gc.collect()
     gc.freeze()
+    gc.disable()  # nothing here makes cycles, and looking for them copies pages; children enable it
     wire.send(channel, json.dumps({"ready": True}).encode())
     server.serve()

@@ -11,7 +11,6 @@ import atexit
 import os
 import site
 import sys
-import tempfile
 import threading
 import types
 from collections.abc import Callable
@@ -100,6 +99,8 @@ class Streams:
     """The files behind the standard streams of one run. The input can be read only."""
 
     def __init__(self, given: str) -> None:
+        import tempfile  # not in a fork server, whose children would each pay for its memory
+
         with tempfile.NamedTemporaryFile() as file:
             file.write(given.encode("utf-8", "surrogatepass"))
             file.flush()
