@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from wmtp.config.recipe import Section
+from wmtp.config.section import Section
 from wmtp.display import Display
 from wmtp.errors import DataError, SandboxError
 from wmtp.evaluation.benchmark import Benchmark, Task

@@ -15,15 +15,11 @@ from wmtp.algorithms.critic import Critic
 from wmtp.config import yaml_text
 from wmtp.config.environment import Environment
 from wmtp.config.load import dump, load_document, load_environment, load_recipe
+from wmtp.config.model_sections import TokenizerSection
 from wmtp.config.options import resolve_options
-from wmtp.config.recipe import (
-    AlgorithmSection,
-    EvaluationSection,
-    Recipe,
-    Section,
-    TokenizerSection,
-)
+from wmtp.config.recipe import AlgorithmSection, EvaluationSection, Recipe
 from wmtp.config.secrets import hidden, names_secret, without_secrets
+from wmtp.config.section import Section
 from wmtp.errors import ConfigError
 
 RECIPE = """\

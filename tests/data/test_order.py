@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from tests.tiny import tiny_data
-from wmtp.config.recipe import CurriculumSection, OptimizationSection
+from wmtp.config.data_sections import CurriculumSection
+from wmtp.config.recipe import OptimizationSection
 from wmtp.data.encode import EncodedSet
 from wmtp.data.order import length_leak, training_order, unpaired
 from wmtp.errors import DataError

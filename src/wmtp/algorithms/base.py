@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from wmtp.config.recipe import Section
+from wmtp.config.section import Section
 
 ConfigT = TypeVar("ConfigT", bound=Section)
 UsesCE = Literal["none", "head_0", "all"]

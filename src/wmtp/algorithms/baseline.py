@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from wmtp.algorithms.base import Algorithm, Batch, Weighting
-from wmtp.config.recipe import Section
+from wmtp.config.section import Section
 
 
 class Baseline(Algorithm["Baseline.Config"]):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from wmtp.config.recipe import Section
+from wmtp.config.section import Section
 
 
 class ValuePhase(Section):

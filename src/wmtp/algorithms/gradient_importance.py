@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from wmtp.algorithms.base import Algorithm, Batch, Weighting
-from wmtp.config.recipe import Section
+from wmtp.config.section import Section
 from wmtp.weighting import align_to_heads, nan_where_not_finite, normalise_per_sequence
 
 

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from wmtp.algorithms.base import Algorithm, Batch, Weighting
-from wmtp.config.recipe import Section
+from wmtp.config.section import Section
 from wmtp.weighting import nan_where_not_finite, normalise_per_sequence, top_fraction
 
 

@@ -17,7 +17,7 @@ from wmtp.algorithms.base import (
     Weighting,
 )
 from wmtp.algorithms.nested import Nested
-from wmtp.config.recipe import Section
+from wmtp.config.section import Section
 from wmtp.errors import ConfigError
 from wmtp.weighting import normalise_per_sequence
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wmtp.algorithms.base import Algorithm, Batch, ValueHeadSettings, Weighting
 from wmtp.config.problems import explain
-from wmtp.config.recipe import OpenSection, Section
+from wmtp.config.section import OpenSection, Section
 from wmtp.errors import ConfigError
 from wmtp.registry import ALGORITHMS
 

@@ -16,7 +16,8 @@ from pydantic import BaseModel, ValidationError
 from wmtp.config import secrets, yaml_text
 from wmtp.config.environment import Environment
 from wmtp.config.problems import explain
-from wmtp.config.recipe import OpenSection, Recipe
+from wmtp.config.recipe import Recipe
+from wmtp.config.section import OpenSection
 from wmtp.config.yaml_text import KeyPath, dotted
 from wmtp.errors import ConfigError, near_match
 

@@ -7,7 +7,8 @@ from typing import NamedTuple
 from pydantic import BaseModel
 
 from wmtp.config.load import Document
-from wmtp.config.recipe import OpenSection, Recipe, Section
+from wmtp.config.recipe import Recipe
+from wmtp.config.section import OpenSection, Section
 from wmtp.config.yaml_text import KeyPath
 from wmtp.errors import ConfigError
 from wmtp.registry import ALGORITHMS, BENCHMARKS, SOURCES, Registry

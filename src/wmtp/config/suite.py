@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from wmtp.config.load import Document
-from wmtp.config.recipe import Section
+from wmtp.config.section import Section
 
 _BUDGET = {"steps", "epochs", "tokens", "global_batch"}
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wmtp.config.recipe import CurriculumSection, OptimizationSection
+from wmtp.config.data_sections import CurriculumSection
+from wmtp.config.recipe import OptimizationSection
 from wmtp.data.encode import EncodedSet
 from wmtp.data.sampling.curriculum import GrowingPasses, competence
 from wmtp.data.sampling.pairs import length_auc, length_pairs

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from wmtp.config.recipe import Section
+from wmtp.config.section import Section
 from wmtp.evaluation.answers import FinalAnswer
 from wmtp.evaluation.extraction import Extraction
 from wmtp.sandbox import EXACT, AnyProgram, Comparison, Limits, Verdict

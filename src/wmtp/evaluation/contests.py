@@ -6,7 +6,7 @@ import re
 
 from pydantic import Field
 
-from wmtp.config.recipe import Section
+from wmtp.config.section import Section
 from wmtp.evaluation.benchmark import Task
 from wmtp.sandbox import Comparison, Limits, StdioProgram
 

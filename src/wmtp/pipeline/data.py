@@ -15,8 +15,9 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from wmtp.algorithms.base import Algorithm
+from wmtp.config.data_sections import DataSection, DecontaminationSection
 from wmtp.config.options import Options
-from wmtp.config.recipe import DataSection, DecontaminationSection, Recipe
+from wmtp.config.recipe import Recipe
 from wmtp.data.decontaminate import EvaluationTexts, decontaminated
 from wmtp.data.encode import EncodedSet, encode_examples
 from wmtp.data.example import Example

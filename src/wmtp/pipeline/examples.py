@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import Field
 
 from wmtp.config.load import Document
-from wmtp.config.recipe import OpenSection
+from wmtp.config.section import OpenSection
 from wmtp.data.example import Example
 from wmtp.data.example_files import read_file, require_ending, write_file
 from wmtp.data.sources.base import Source

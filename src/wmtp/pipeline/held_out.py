@@ -11,7 +11,8 @@ from pydantic import Field
 from wmtp.config.environment import Environment
 from wmtp.config.load import Document, load_document
 from wmtp.config.options import resolve_options
-from wmtp.config.recipe import EvaluationSection, Recipe, Section
+from wmtp.config.recipe import EvaluationSection, Recipe
+from wmtp.config.section import Section
 from wmtp.data.collate import Collate
 from wmtp.data.encode import encode_examples
 from wmtp.data.tokenizer import load_tokenizer

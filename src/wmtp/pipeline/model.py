@@ -8,7 +8,8 @@ from typing import Any
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedTokenizerBase, set_seed
 
 from wmtp.algorithms.base import Algorithm, ValueHeadSettings
-from wmtp.config.recipe import ArchitectureSection, ModelSection, Recipe
+from wmtp.config.model_sections import ArchitectureSection, ModelSection
+from wmtp.config.recipe import Recipe
 from wmtp.errors import CheckpointError, ConfigError, near_match
 from wmtp.modeling.checkpoint import has_heads
 from wmtp.modeling.lora import add_lora

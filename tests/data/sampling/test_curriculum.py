@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from wmtp.config.recipe import CurriculumSection
+from wmtp.config.data_sections import CurriculumSection
 from wmtp.data.sampling.curriculum import GrowingPasses, competence
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from wmtp.config.recipe import Section
+from wmtp.config.section import Section
 from wmtp.data.example import Example
 from wmtp.data.sources.base import Source
 from wmtp.data.sources.mixture import Mixture

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from wmtp.config.recipe import CurriculumSection
+from wmtp.config.data_sections import CurriculumSection
 
 
 def competence(curriculum: CurriculumSection | None, progress: float) -> float:

@@ -8,7 +8,7 @@ from hashlib import blake2b
 from itertools import chain
 from typing import ClassVar, Generic, TypeVar
 
-from wmtp.config.recipe import Section
+from wmtp.config.section import Section
 from wmtp.data.example import Example
 from wmtp.errors import DataError
 

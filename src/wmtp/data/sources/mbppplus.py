@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from wmtp.config.recipe import Section
+from wmtp.config.section import Section
 from wmtp.data.example import Example
 from wmtp.data.records import field_of, read_records
 from wmtp.data.sources.base import Source, require_new

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from wmtp.config.recipe import Section
+from wmtp.config.section import Section
 from wmtp.data.example import Example
 from wmtp.data.sources.base import Source
 from wmtp.data.sources.fields import with_lf

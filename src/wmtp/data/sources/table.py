@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from wmtp.config.recipe import Section
+from wmtp.config.section import Section
 from wmtp.data.example import Example
 from wmtp.data.records import read_records
 from wmtp.data.sources.base import Skips, Source, unrepeated

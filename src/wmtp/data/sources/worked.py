@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
-from wmtp.config.recipe import Section
+from wmtp.config.section import Section
 from wmtp.data.records import data_files, read_records
 from wmtp.data.sources.base import require_new
 from wmtp.data.splits import hashed_split, require_split

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from wmtp.config.recipe import Section
+from wmtp.config.section import Section
 from wmtp.data.example import Example, require_text
 from wmtp.data.records import read_records
 from wmtp.data.sources.base import Source, digest

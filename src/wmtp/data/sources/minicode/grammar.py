@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from wmtp.config.recipe import Section
+from wmtp.config.section import Section
 from wmtp.data.sources.minicode.domains import numbers, text
 from wmtp.data.sources.minicode.kinds import LEVELS, PIPELINE_LEVEL, kinds
 from wmtp.data.sources.minicode.kinds.kind import Filled, fill, make_filled
