@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "wmtp"
 # From the bottom. Parts of one layer never import each other.
 LAYERS = (
     {"errors"},
+    {"inputs"},
     {"registry", "outputs", "sandbox", "run_folder", "display"},
     {"config", "losses", "weighting", "pretrained"},
     {"tracking", "provenance", "inventory"},
@@ -43,6 +44,7 @@ ONLY = {
 # What a part may import besides the standard library, where that is limited.
 THIRD_PARTY = {
     "errors": set(),
+    "inputs": set(),
     "registry": set(),
     "outputs": set(),
     "sandbox": set(),

@@ -12,15 +12,13 @@ from pathlib import Path
 import pytest
 
 from wmtp.errors import DataError, OutputError
+from wmtp.inputs import numbered_jsonl, read_json_object, read_jsonl
 from wmtp.outputs import (
     append_jsonl,
     atomic_directory,
     atomic_write,
     atomic_write_json,
     atomic_write_text,
-    numbered_jsonl,
-    read_json_object,
-    read_jsonl,
     remove_partial,
     writing,
 )

@@ -308,11 +308,13 @@ def test_files_of_others_are_not_taken_for_a_run(data: Path, tmp_path: Path) -> 
         train(recipe(data), environment(tmp_path), resume=True)
 
 
-@pytest.mark.parametrize("text", ["", "[]"])
-def test_damaged_totals_are_refused(data: Path, tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "message"), [("", "not valid JSON"), ("[]", "expected a JSON object, found list")]
+)
+def test_damaged_totals_are_refused(data: Path, tmp_path: Path, text: str, message: str) -> None:
     run = train(recipe(data), environment(tmp_path))
     run.summary.write_text(text)
-    with pytest.raises(CheckpointError, match=r"run\.json: the totals of the run are damaged"):
+    with pytest.raises(DataError, match=rf"run\.json: {message}"):
         train(recipe(data), environment(tmp_path), resume=True)
 
 

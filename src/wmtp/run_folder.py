@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from wmtp.errors import CheckpointError
+from wmtp.inputs import read_json_object
 
 
 @dataclass(frozen=True)
@@ -84,15 +84,7 @@ class RunFolder:
         """Return what `run.json` holds, None for a run that is not complete."""
         if not self.summary.is_file():
             return None
-        try:
-            totals = json.loads(self.summary.read_text(encoding="utf-8"))
-        except ValueError:
-            totals = None
-        if not isinstance(totals, dict):
-            raise CheckpointError(
-                f"{self.summary}: the totals of the run are damaged. Put the file back, or delete the run."
-            )
-        return totals
+        return read_json_object(self.summary)
 
 
 def model_folder(checkpoint: str | Path) -> Path:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from wmtp.config.environment import TrackingSection
 from wmtp.errors import ConfigError, DataError
-from wmtp.outputs import atomic_write_json, read_json_object, writing
+from wmtp.inputs import read_json_object
+from wmtp.outputs import atomic_write_json, writing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from wmtp.outputs import append_jsonl, read_jsonl
+from wmtp.inputs import read_jsonl
+from wmtp.outputs import append_jsonl
 
 from .conftest import Run
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wmtp import outputs
+from wmtp import inputs
 from wmtp.data import json_list, records
 from wmtp.data.records import read_records
 from wmtp.errors import DataError
@@ -143,7 +143,7 @@ def test_a_folder_and_a_glob_give_their_files_by_name(tmp_path: Path) -> None:
 def test_a_bad_record_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes, message: str
 ) -> None:
-    for module in (outputs, records, json_list):
+    for module in (inputs, records, json_list):
         monkeypatch.setattr(module, "MAX_LINE_BYTES", 200_000 if b"[[" in content else 4000)
     monkeypatch.setattr(json_list, "_CHUNK", 100)
     path = write(tmp_path, name, content)

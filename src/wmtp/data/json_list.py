@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from wmtp.errors import DataError
-from wmtp.outputs import MAX_LINE_BYTES, json_reason
+from wmtp.inputs import MAX_LINE_BYTES, json_reason
 
 _CHUNK = 1 << 16
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from wmtp.data.json_list import Elements
 from wmtp.errors import DataError, near_match
-from wmtp.outputs import (
+from wmtp.inputs import (
     MAX_LINE_BYTES,
     NAN_JSON,
     STRICT_JSON,

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wmtp.outputs import atomic_write_json, atomic_write_text, numbered_jsonl, read_json_object
+from wmtp.inputs import numbered_jsonl, read_json_object
+from wmtp.outputs import atomic_write_json, atomic_write_text
 
 
 def write_grid_report(

@@ -17,7 +17,8 @@ from wmtp.errors import DataError, near_match
 from wmtp.evaluation.answers import FinalAnswer
 from wmtp.evaluation.benchmark import Benchmark, Judge, Task
 from wmtp.evaluation.extraction import Extraction, extract
-from wmtp.outputs import append_jsonl, atomic_write_text, numbered_jsonl
+from wmtp.inputs import numbered_jsonl
+from wmtp.outputs import append_jsonl, atomic_write_text
 from wmtp.sandbox import AnyProgram, StdioProgram
 
 Key = tuple[str, int | str]

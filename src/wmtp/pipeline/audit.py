@@ -26,8 +26,9 @@ from wmtp.data.tokenizer import load_tokenizer
 from wmtp.display import Display
 from wmtp.errors import CheckpointError, ConfigError, DataError
 from wmtp.evaluation.audit import HeadPrograms, auroc, head_programs, scores_by_head
+from wmtp.inputs import read_json_object
 from wmtp.modeling.mtp import MTPModel
-from wmtp.outputs import atomic_write_json, read_json_object
+from wmtp.outputs import atomic_write_json
 from wmtp.pipeline.data import make_source
 from wmtp.pipeline.examples import named_examples, source_examples
 from wmtp.provenance import provenance

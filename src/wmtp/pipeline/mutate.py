@@ -17,7 +17,8 @@ from wmtp.data.example_files import require_ending, write_file
 from wmtp.data.verified_mutants import Found, Outcome, Run, Search, Trial, search
 from wmtp.display import Display
 from wmtp.errors import DataError, OutputError
-from wmtp.outputs import JsonlWriter, append_jsonl, claim, read_jsonl
+from wmtp.inputs import read_jsonl
+from wmtp.outputs import JsonlWriter, append_jsonl, claim
 from wmtp.pipeline.examples import new_file
 from wmtp.sandbox import Program, Sandbox, Verdict
 

@@ -26,6 +26,7 @@ from wmtp.data.packing import PackedSamples, Packing
 from wmtp.display import Display
 from wmtp.errors import ConfigError, OutputError
 from wmtp.evaluation.held_out import HeldOut
+from wmtp.inputs import read_json_object, read_jsonl
 from wmtp.losses import resolve
 from wmtp.modeling.isolation import require_isolation
 from wmtp.modeling.mtp import MTPModel
@@ -36,8 +37,6 @@ from wmtp.outputs import (
     atomic_write_json,
     atomic_write_text,
     locked,
-    read_json_object,
-    read_jsonl,
     writing,
 )
 from wmtp.pipeline.critic import add_values, keep_values, require_whole_pairs, restore_values

@@ -17,7 +17,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from wmtp.config import yaml_text
 from wmtp.errors import ConfigError, DataError
-from wmtp.outputs import numbered_jsonl, read_json_object
+from wmtp.inputs import numbered_jsonl, read_json_object
 
 T = TypeVar("T")
 Count = Annotated[int, Field(ge=0)]
