@@ -92,13 +92,10 @@ class Critic(Algorithm[CriticSettings]):
 
     def weigh(self, batch: Batch) -> Weighting:
         """Return weights by phase, and the value loss of every state before a completion token."""
-        assert batch.value is not None
         assert batch.reward is not None
         config = self.config
         states = states_before(batch.completion)
-        value = value_of_fold(batch.value.detach(), batch.problem)
-        signals = value, batch.reward, batch.completion, config.gamma
-        advantage = gae(*signals, config.gae_lambda)
+        advantage = self._advantage(batch, config.gae_lambda)
         raw = self._raw_weights(advantage, batch.valid, batch.completion & ~states)
         at_clips = [(raw == clip) & batch.valid for clip in (config.clip_min, config.clip_max)]
         uniform = batch.valid.float()
@@ -106,9 +103,9 @@ class Critic(Algorithm[CriticSettings]):
         if config.incorrect_samples == "drop":
             raw, uniform = raw * correct, correct
         sums = {
-            **value_sums(value, batch.reward, states),
+            **value_sums(self._value(batch), batch.reward, states),
             **_moment_sums(advantage, batch.completion, states),
-            "td_errors": histogram(gae(*signals), batch.completion),
+            "td_errors": histogram(self._advantage(batch, lam=0.0), batch.completion),
             "at_clips": torch.stack([clipped.sum() for clipped in at_clips]),
             "targets": batch.valid.sum(dim=(0, 1)),
             "weight": raw.sum(dim=(0, 1)),
@@ -129,11 +126,7 @@ class Critic(Algorithm[CriticSettings]):
 
     def signals(self, batch: Batch) -> dict[str, Tensor]:
         """Return the advantage of every target's token."""
-        assert batch.value is not None
-        assert batch.reward is not None
-        value = value_of_fold(batch.value.detach(), batch.problem)
-        settings = self.config.gamma, self.config.gae_lambda
-        advantage = gae(value, batch.reward, batch.completion, *settings)
+        advantage = self._advantage(batch, self.config.gae_lambda)
         return {"advantage": align_to_heads(advantage, batch.valid.shape[2])}
 
     def end_step(self, sums: dict[str, Tensor]) -> dict[str, float]:
@@ -160,6 +153,16 @@ class Critic(Algorithm[CriticSettings]):
             inner, last = self.advantage_moments.std().tolist()
             metrics |= {"value/advantage_std": inner, "value/advantage_std_terminal": last}
         return metrics
+
+    def _value(self, batch: Batch) -> Float[Tensor, "B S"]:
+        """Return V of every state by the head that was not fitted to the row, without gradient."""
+        assert batch.value is not None
+        return value_of_fold(batch.value.detach(), batch.problem)
+
+    def _advantage(self, batch: Batch, lam: float) -> Float[Tensor, "B S"]:
+        """Return the advantage of every completion token; with `lam` 0 the TD error."""
+        assert batch.reward is not None
+        return gae(self._value(batch), batch.reward, batch.completion, self.config.gamma, lam)
 
     def _raw_weights(
         self, advantage: Tensor, valid: Tensor, is_last: Bool[Tensor, "B S"]

@@ -263,9 +263,7 @@ class MTPModel(nn.Module):
         surprise = self._surprise(hidden[0], labels[..., 0])
         value = _value(self.value_head, trunk, surprise)
         anchor = _value(self.value_anchor, trunk, surprise)
-        unembedding = self.backbone.get_output_embeddings()
-        options = {"bias": unembedding.bias, **logit_options(self.config)}
-        losses = HeadLosses(unembedding.weight, {**options, "backend": self.loss_backend})
+        losses = self._losses()
         total = entropy = None
         if weigh is None and with_entropy:
             ce, entropy = losses.ce_and_entropy(hidden, labels)
@@ -401,6 +399,11 @@ class MTPModel(nn.Module):
     def _logits(self, hidden: Tensor) -> Tensor:
         return logits_of(self.backbone, hidden)
 
+    def _losses(self) -> HeadLosses:
+        unembedding = self.backbone.get_output_embeddings()
+        options = {"bias": unembedding.bias, **logit_options(self.config)}
+        return HeadLosses(unembedding.weight, {**options, "backend": self.loss_backend})
+
     @torch.no_grad()
     def _surprise(self, hidden: Tensor, labels: Tensor) -> Tensor | None:
         """Return the loss of head 0 by the token it is about `[B,S]`, NaN for tokens without one.
@@ -409,10 +412,7 @@ class MTPModel(nn.Module):
         """
         if self.value_head is None or not self.value_head.reads_surprise:
             return None
-        unembedding = self.backbone.get_output_embeddings()
-        options = {"bias": unembedding.bias, **logit_options(self.config)}
-        losses = HeadLosses(unembedding.weight, {**options, "backend": self.loss_backend})
-        ce = losses.ce([hidden], labels[..., None])[..., 0]
+        ce = self._losses().ce([hidden], labels[..., None])[..., 0]
         known = ce.masked_fill(labels == IGNORE_INDEX, torch.nan)
         return torch.nn.functional.pad(known[:, :-1], (1, 0), value=torch.nan)
 

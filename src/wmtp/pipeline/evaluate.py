@@ -28,10 +28,10 @@ from wmtp.evaluation.grid import write_grid_report
 from wmtp.evaluation.judge import our_task_id, read_samples
 from wmtp.evaluation.run import judge_and_report
 from wmtp.evaluation.vllm_model import VllmModel, load_vllm
-from wmtp.modeling.checkpoint import has_heads
 from wmtp.modeling.mtp import MTPModel
 from wmtp.outputs import claim, locked
 from wmtp.pipeline.held_out import LOSS, evaluate_loss
+from wmtp.pipeline.model import model_to_measure
 from wmtp.registry import BENCHMARKS
 from wmtp.report.page import write_report
 from wmtp.run_folder import RunFolder, model_folder
@@ -238,10 +238,7 @@ def _model(folder: Path, environment: Environment) -> Iterator[MTPModel | VllmMo
         with load_vllm(folder, environment.precision) as engine:
             yield engine
         return
-    model = MTPModel.from_pretrained(folder) if has_heads(folder) else None
-    model = model or MTPModel.from_backbone(folder, num_heads=1)
-    model.to(resolve_device(environment.device))
-    yield model
+    yield model_to_measure(folder, resolve_device(environment.device))
 
 
 def _judge(benchmark: Benchmark[Any], environment: Environment) -> Sandbox | AnswerJudge:

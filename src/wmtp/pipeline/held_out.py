@@ -21,10 +21,9 @@ from wmtp.errors import ConfigError
 from wmtp.evaluation.held_out import HeldOut
 from wmtp.evaluation.per_head import head_analysis
 from wmtp.evaluation.run import write_held_out_report
-from wmtp.modeling.checkpoint import has_heads
-from wmtp.modeling.mtp import MTPModel
 from wmtp.outputs import claim, locked
 from wmtp.pipeline.data import make_source
+from wmtp.pipeline.model import model_to_measure
 from wmtp.run_folder import RunFolder, model_folder
 from wmtp.training.arguments import resolve_device
 
@@ -73,12 +72,7 @@ def evaluate_loss(
     output = output or run.evaluation(LOSS)
     with locked(output):
         folder = model_folder(checkpoint)
-        model = (
-            MTPModel.from_pretrained(folder)
-            if has_heads(folder)
-            else MTPModel.from_backbone(folder, num_heads=1)
-        )
-        model.to(resolve_device(environment.device))
+        model = model_to_measure(folder, resolve_device(environment.device))
         tokenizer = load_tokenizer(folder)
         with display.stage("data"):
             source = make_source(recipe, resolve_options(recipe, recipe_document))

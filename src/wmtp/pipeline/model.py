@@ -76,6 +76,14 @@ def _set_value_head(
         model.anchor_value()
 
 
+def model_to_measure(folder: Path, device: str) -> MTPModel:
+    """Return the model in `folder` on `device`; a plain one of transformers has head 0 alone."""
+    model = MTPModel.from_pretrained(folder) if has_heads(folder) else None
+    model = model or MTPModel.from_backbone(folder, num_heads=1)
+    model.to(device)
+    return model
+
+
 def _pretrained(section: ModelSection, origin: str) -> MTPModel:
     path = model_folder(origin) if Path(origin).is_dir() else Path(origin)
     if not has_heads(path):
