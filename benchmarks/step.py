@@ -1,13 +1,16 @@
 """Time and memory of a whole training step, side by side in one run.
 
-    python benchmarks/step.py [--rounds 3] [--steps 3] [--size tiny|small|1b] [--device cuda]
+    python benchmarks/step.py [--rounds 3] [--steps 4] [--size tiny|small|1b]
+    python benchmarks/step.py --device cuda --size 1b --steps 10 --peak-tflops 989 --profile 15
 
 A random-weight Llama on random tokens, AdamW, no gradient accumulation. Next-token training (H = 1) by a
 hand-written loop in plain PyTorch, by `trl.SFTTrainer` where trl is installed, and by wmtp; then wmtp with
 H = 2 and 4, whose time is compared with what the extra FLOPs predict. Time is CPU seconds (wall seconds on
 a GPU) between the beginning of the second step of a round and the end of its last; the median over rounds
 in which the variants alternate. Memory is the peak of a step above the parameters, one process per
-variant, for H = 1, 2, 4 and 8, with and without recomputing the heads' activations.
+variant, for H = 1, 2, 4 and 8, with and without recomputing the heads' activations. With `--peak-tflops`,
+what the machine can do in the precision of the products, the model-FLOPs utilisation is shown; with
+`--profile N` the N kernels that take longest in two steps with H = 4.
 """
 
 from __future__ import annotations
@@ -217,8 +220,25 @@ def measured_peak(a: argparse.Namespace, heads: int) -> tuple[int, int]:
 
 
 def flops(a: argparse.Namespace, heads: int) -> float:
-    length = SIZES[a.size][-2]
-    return training_flops(MTPModel.from_backbone(llama(a), heads), length, length)
+    """Return the FLOPs of a step."""
+    length, batch = SIZES[a.size][-2:]
+    with torch.device("meta"):
+        model = MTPModel.from_backbone(llama(a), heads)
+    return training_flops(model, length * batch, length)
+
+
+def print_profile(a: argparse.Namespace) -> None:
+    """Show where the time of two steps with H = 4 goes."""
+    kinds = {
+        "cpu": torch.profiler.ProfilerActivity.CPU,
+        "cuda": torch.profiler.ProfilerActivity.CUDA,
+    }
+    with torch.profiler.profile(activities=[kinds[a.device]]) as profile:
+        ours(a, 2, 4)
+    order = f"self_{a.device}_time_total"
+    print(
+        profile.key_averages().table(sort_by=order, row_limit=a.profile, max_name_column_width=60)
+    )
 
 
 def main() -> None:
@@ -228,6 +248,10 @@ def main() -> None:
     parser.add_argument("--size", choices=list(SIZES), default="small")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--recompute-heads", action="store_true")
+    parser.add_argument(
+        "--peak-tflops", type=float, help="Show MFU: 989 for bfloat16 on an H100/H200."
+    )
+    parser.add_argument("--profile", type=int, default=0, metavar="N", help="Show N kernels.")
     parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results/step.json")
     a = parser.parse_args()
     logging.disable(logging.WARNING)
@@ -252,10 +276,15 @@ def main() -> None:
             "flops_to_one_head": flops(a, heads) / flops(a, 1),
         }
         row = rows[name]
+        if a.peak_tflops:
+            row["mfu"] = flops(a, heads) / row["seconds"] / (a.peak_tflops * 1e12)
         print(
             f"{name:24} {row['seconds']:7.3f} {row['to_plain']:9.3f} {row['to_one_head']:9.3f} "
             f"{row['flops_to_one_head']:15.3f}"
+            + (f"  MFU {row['mfu']:.1%}" if a.peak_tflops else "")
         )
+    if a.profile:
+        print_profile(a)
     memory = {}
     print("\npeak of a step above the parameters; weights, gradients and moments are 4x of these")
     for recompute in (False, True):
