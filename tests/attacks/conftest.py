@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.test_sandbox import descendants
 from wmtp.sandbox import Limits, Program, Sandbox, Verdict, tiers
 
 Run = Callable[..., Verdict]
@@ -20,14 +23,32 @@ LIMITS: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def sandbox() -> Iterator[Sandbox]:
-    """The strongest isolation that works here."""
+    """The strongest isolation that works here; after the last attack nothing of them is left."""
     status = tiers.probe()
     if status.tier is None:
         pytest.skip("; ".join(status.lines))
+    before = _left_behind()
     with Sandbox(workers=1) as sandbox:
         yield sandbox
+    assert _left_behind() == before
+
+
+def _left_behind() -> tuple[set[int], list[str], list[str], list[str]]:
+    """Return processes below this one, its open files, mounts, and shared memory of this machine."""
+    if not Path("/proc/self").exists():
+        return set(), [], [], []
+    files = sorted(os.readlink(f"/proc/self/fd/{fd}") for fd in _descriptors())
+    shared = Path("/proc/sysvipc/shm")
+    segments = shared.read_text().splitlines() if shared.exists() else []
+    mounts = Path("/proc/self/mounts").read_text().splitlines()
+    return descendants(os.getpid()), files, mounts, [line.split()[1] for line in segments]
+
+
+def _descriptors() -> list[str]:
+    found = os.listdir("/proc/self/fd")
+    return [fd for fd in found if Path(f"/proc/self/fd/{fd}").exists()]
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -284,15 +285,12 @@ open('/tmp/mark', 'w').write('x')
     assert run(code, (("", "0 0 0"),) * 3).outcome == "passed"
 
 
-def test_no_file_is_left(sandbox: Sandbox) -> None:
-    before = set(os.listdir(tempfile.gettempdir()))
+def test_no_file_is_left(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     codes = [RIGHT, *FLOODS.values(), "while True: pass"]
     outcomes = [v.outcome for _, v in sandbox.judge(map(program, codes))]
     assert outcomes.count("passed") == 1
-    mine = [
-        name for name in set(os.listdir(tempfile.gettempdir())) - before if name.startswith("tmp")
-    ]
-    assert [name for name in mine if os.stat(f"{tempfile.gettempdir()}/{name}").st_size] == []
+    assert os.listdir(tmp_path) == []
 
 
 def test_limits_over_all_tests(sandbox: Sandbox) -> None:
