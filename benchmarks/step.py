@@ -5,21 +5,24 @@
 
 A random-weight Llama on random tokens, AdamW, no gradient accumulation. Next-token training (H = 1) by a
 hand-written loop in plain PyTorch, by `trl.SFTTrainer` where trl is installed, and by wmtp; then wmtp with
-H = 2 and 4, whose time is compared with what the extra FLOPs predict. Time is CPU seconds (wall seconds on
-a GPU) between the beginning of the second step of a round and the end of its last; the median over rounds
-in which the variants alternate. Memory is the peak of a step above the parameters, one process per
-variant, for H = 1, 2, 4 and 8, with and without recomputing the heads' activations. With `--peak-tflops`,
-what the machine can do in the precision of the products, the model-FLOPs utilisation is shown; with
-`--profile N` the N kernels that take longest in two steps with H = 4.
+H = 2 and 4, whose time is compared with what the extra FLOPs predict, all heads at once and in turn
+(`gradient_checkpointing: heads`). Time is CPU seconds (wall seconds on a GPU) between the beginning of the
+second step of a round and the end of its last; the median over rounds in which the variants alternate.
+Memory is the peak of a step above the parameters, one process per variant, for H = 1, 2, 4 and 8. On a CPU
+glibc is told to give back what is freed (MALLOC_MMAP_THRESHOLD_): else its holes are measured too. With
+`--peak-tflops`, what the machine can do in the precision of the products, the model-FLOPs utilisation is
+shown; with `--profile N` the N kernels that take longest in two steps with H = 4.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
 import json
 import logging
 import multiprocessing
+import os
 import statistics
 import tempfile
 import time
@@ -167,7 +170,7 @@ def wmtp_trainer(a: argparse.Namespace, steps: int, heads: int, folder: str) -> 
         "train_sampling_strategy": "sequential",
     }
     model = MTPModel.from_backbone(llama(a), heads)
-    if a.recompute_heads:
+    if a.in_turn:
         model.checkpoint_activations("heads")
     return MTPTrainer(
         model=model,
@@ -179,7 +182,8 @@ def wmtp_trainer(a: argparse.Namespace, steps: int, heads: int, folder: str) -> 
     )
 
 
-def ours(a: argparse.Namespace, steps: int, heads: int) -> float:
+def ours(a: argparse.Namespace, steps: int, heads: int, in_turn: bool = False) -> float:
+    a.in_turn = in_turn
     clock = Clock(a.device)
     with tempfile.TemporaryDirectory() as folder:
         trainer = wmtp_trainer(a, steps, heads, folder)
@@ -193,7 +197,9 @@ def variants() -> dict[str, Callable[[argparse.Namespace, int], float]]:
     if importlib.util.find_spec("trl"):
         found["trl SFTTrainer, H = 1"] = sft
     for heads in (1, 2, 4):
-        found[f"wmtp, H = {heads}"] = lambda a, steps, heads=heads: ours(a, steps, heads)
+        found[f"wmtp, H = {heads}"] = functools.partial(ours, heads=heads)
+    for heads in (2, 4):
+        found[f"wmtp in turn, H = {heads}"] = functools.partial(ours, heads=heads, in_turn=True)
     return found
 
 
@@ -247,7 +253,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--size", choices=list(SIZES), default="small")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--recompute-heads", action="store_true")
     parser.add_argument(
         "--peak-tflops", type=float, help="Show MFU: 989 for bfloat16 on an H100/H200."
     )
@@ -287,11 +292,12 @@ def main() -> None:
         print_profile(a)
     memory = {}
     print("\npeak of a step above the parameters; weights, gradients and moments are 4x of these")
-    for recompute in (False, True):
-        a.recompute_heads = recompute
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "65536")  # of the processes to come
+    for in_turn in (False, True):
+        a.in_turn = in_turn
         for heads in (1, 2, 4, 8):
             above, parameters = measured_peak(a, heads)
-            name = f"H = {heads}" + (", heads recomputed" if recompute else "")
+            name = f"H = {heads}" + (", in turn" if in_turn else "")
             state = 3 * parameters
             memory[name] = {"peak": above, "parameters": parameters, "beyond_state": above - state}
             print(

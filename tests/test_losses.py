@@ -314,3 +314,40 @@ def test_a_label_outside_the_vocabulary_is_refused(wrong: int) -> None:
     labels[3] = wrong
     with pytest.raises(ValueError, match=f"label {wrong} is outside the vocabulary of 9"):
         linear_cross_entropy(hidden, weight, labels)
+
+
+# Here shapes in signatures are checked; elsewhere the functions check them.
+MISFITS = """
+import torch
+from wmtp.losses import weighted_linear_cross_entropy
+hidden, weight = torch.randn(8, 4), torch.randn(9, 4)
+labels, weights = torch.zeros(8, dtype=torch.long), torch.ones(8)
+for given in (
+    (hidden, weight, labels[1:], weights[1:], None),
+    (hidden, weight[:, 1:], labels, weights, None),
+    (hidden, weight, labels, weights[:1], None),
+    (hidden, weight, labels, weights, torch.zeros(1)),
+    (hidden, weight, labels.float(), weights, None),
+):
+    try:
+        weighted_linear_cross_entropy(*given[:4], bias=given[4])
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_inputs_that_do_not_fit_are_refused() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", MISFITS],
+        env=child_environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.stdout.splitlines() == [
+        "hidden [N,D] is [8, 4], which does not fit labels [N] and weight [V,D]: [7] and [9, 4]",
+        "hidden [N,D] is [8, 4], which does not fit labels [N] and weight [V,D]: [8] and [9, 3]",
+        "target_weights [N] is [1], which does not fit labels [N]: [8]",
+        "bias [V] is [1], which does not fit weight [V,D]: [9, 4]",
+        "labels must be int64 or int32, found torch.float32",
+    ], done.stderr

@@ -11,7 +11,7 @@ import torch
 from tests.tiny import tiny_data, tiny_model
 from wmtp.data.collate import Collate
 from wmtp.data.token_classes import TOKEN_CLASSES, token_classes
-from wmtp.evaluation.per_head import Targets, measure_targets, per_head
+from wmtp.evaluation.per_head import Targets, measure_targets, per_head, target_ranks
 
 
 def named(prompt: str, completion: str, pieces: list[str]) -> list[str]:
@@ -135,6 +135,6 @@ def test_logits_come_in_chunks() -> None:
     given = batch["input_ids"], batch["attention_mask"], batch["labels"]
     with torch.no_grad():
         for whole, parts in zip(
-            model.target_ranks(*given), model.target_ranks(*given, rows=3), strict=True
+            target_ranks(model, *given), target_ranks(model, *given, chunk_rows=3), strict=True
         ):
             torch.testing.assert_close(whole, parts)

@@ -180,28 +180,6 @@ def test_heads_may_have_another_dtype_than_the_backbone(tmp_path: Path) -> None:
         assert torch.equal(again[name], tensor)
 
 
-def test_recomputed_heads_have_the_same_gradients() -> None:
-    labels = horizon_labels(ids(), 4)
-    weights = torch.rand(labels.shape)
-    found, runs = [], []
-    for recompute in (False, True):
-        model = tiny_model().train()
-        if recompute:
-            model.checkpoint_activations("heads")
-        model.heads[1].mlp.register_forward_pre_hook(lambda *_: runs.append(1))
-        for out in (
-            model(ids(), labels=labels, weigh=lambda *_: weights).weighted_ce,
-            (model(ids(), labels=labels).ce * weights).sum(),
-        ):
-            model.zero_grad()
-            out.backward()
-            found.append([p.grad.clone() for p in model.parameters()])
-    assert len(runs) == 2 + 4
-    for other in found[1:]:
-        for a, b in zip(found[0], other, strict=True):
-            torch.testing.assert_close(a, b)
-
-
 def test_weights_known_before_the_loss_see_the_value() -> None:
     model = tiny_model(value_head=True)
     labels = horizon_labels(ids(), 4)

@@ -56,7 +56,7 @@ def drafts(plain: Any, context: Tensor) -> tuple[Tensor, Tensor]:
     tokens, logits, _ = drafter(
         input_ids=context[:, 1:],
         last_hidden_states=plain.model(context[:, :-1]).last_hidden_state,
-        attention_mask=None,
+        attention_mask=torch.ones_like(context[:, 1:]),  # transformers 5.17 needs one
         position_ids=torch.arange(1, context.shape[1])[None],
         mtp_cache=cache,
     )

@@ -35,7 +35,7 @@ def sample(seed: int = 0, rows: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
 def test_value_is_the_sum_of_what_tokens_say(model: MTPModel) -> None:
     ids, labels = sample()
     found = model(ids, labels=labels)
-    _, trunk = model._hidden(ids, None, None, 2)
+    trunk = model._run(ids, None, None).trunk
     log_p = model.head_logits(ids)[:, :, 0].log_softmax(-1)
     head = model.value_head
     for row in range(2):

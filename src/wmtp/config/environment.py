@@ -66,8 +66,9 @@ class Environment(Section):
     )
     gradient_checkpointing: Literal["none", "heads", "all"] = Field(
         "none",
-        description="Recompute activations in the backward to save memory: those of the further heads, "
-        "or of all layers.",
+        description="Save the memory of activations. heads: parallel heads take turns, each forward and "
+        "backward, where weights are known before the loss (no recomputation); else those of the further "
+        "heads are recomputed in the backward. all: the same, and every layer is recomputed.",
     )
     loss_backend: Literal["auto", "torch", "onednn", "liger", "cut-cross-entropy"] = Field(
         "auto",

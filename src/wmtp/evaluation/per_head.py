@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from wmtp.data.collate import Collate
@@ -16,6 +17,7 @@ from wmtp.data.encode import Boundary, EncodedSet, completion_spans
 from wmtp.data.token_classes import TOKEN_CLASSES, token_classes
 from wmtp.evaluation.value_metrics import calibration_error
 from wmtp.losses import IGNORE_INDEX
+from wmtp.modeling.layout import logits_of
 from wmtp.modeling.mtp import MTPModel
 
 # Places in the completion, from 0; a bin ends before the next begins.
@@ -61,7 +63,8 @@ def measure_targets(
         rows = list(enumerate(data.items))[start : start + batch_size]
         batch = collate(rows)
         labels = batch["labels"]
-        found = model.target_ranks(
+        found = target_ranks(
+            model,
             batch["input_ids"].to(model.device),
             batch["attention_mask"].to(model.device),
             labels.to(model.device),
@@ -79,12 +82,39 @@ def measure_targets(
     return Targets(**{name: np.concatenate(parts) for name, parts in columns.items()})
 
 
+def target_ranks(
+    model: MTPModel,
+    input_ids: Tensor,
+    attention_mask: Tensor | None,
+    labels: Tensor,
+    chunk_rows: int = 2048,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return of every target of `labels [B,S,H]` its cross entropy, its rank, and the head's confidence.
+
+    rank: how many tokens have a larger logit. confidence: probability of the likeliest token. All are 0
+    where there is no target. The cross entropy comes from the logits that the rank needs, of which no
+    more than `chunk_rows` rows exist at a time.
+    """
+    ce = torch.zeros(labels.shape, dtype=torch.float32, device=labels.device)
+    rank, confidence = torch.zeros_like(labels), torch.zeros_like(ce)
+    for k, head in enumerate(model.hidden_states(input_ids, attention_mask)):
+        for chunk in (labels[..., k] != IGNORE_INDEX).nonzero().split(chunk_rows):
+            b, t = chunk.unbind(1)
+            logits = logits_of(model.backbone, head[b, t]).float()
+            target = logits.gather(1, labels[b, t, k, None])
+            total = logits.logsumexp(dim=1)
+            ce[b, t, k] = total - target[:, 0]
+            rank[b, t, k] = (logits > target).sum(dim=1)
+            confidence[b, t, k] = (logits.amax(dim=1) - total).exp()
+    return ce, rank, confidence
+
+
 def _token_signals(
     rows: list[tuple[int, Any]],
     length: int,
     classes: Sequence[np.ndarray],
     ce: np.ndarray,
-    ref_ce: torch.Tensor | None,
+    ref_ce: Tensor | None,
 ) -> dict[str, np.ndarray]:
     """Return position, token_class and difficulty [B,S] by the token that they are about."""
     position = np.zeros((len(rows), length), dtype=np.int64)

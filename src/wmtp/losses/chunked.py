@@ -191,6 +191,15 @@ class _Gradients:
         return found
 
 
+def _refuse_second_derivatives() -> None:
+    # torch's once_differentiable would give constants where the incoming gradient is one.
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "the chunked cross entropy has no second derivatives. Leave out create_graph, or compute "
+            "the loss from logits."
+        )
+
+
 class ChunkedCrossEntropy(torch.autograd.Function):
     """Cross entropy of every target; forms gradients in the backward, from recomputed logits."""
 
@@ -223,9 +232,9 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         return ce, entropy
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_ce: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
         """Return the gradients of the targets whose own gradient is not zero."""
+        _refuse_second_derivatives()
         hidden, weight, bias, labels, valid = ctx.saved_tensors
         with torch.autocast(hidden.device.type, enabled=False):
             projection = _Projection(weight, bias, ctx.form)
@@ -267,9 +276,9 @@ class ChunkedWeightedCrossEntropy(torch.autograd.Function):
         return (target_weights * ce).sum(), ce
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_total: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients that were kept."""
+        _refuse_second_derivatives()
         if ctx.gradients is None:
             raise RuntimeError("a second backward through weighted_linear_cross_entropy")
         gradients, ctx.gradients = ctx.gradients, None

@@ -42,7 +42,7 @@ def linear_cross_entropy(
     of those packages on a GPU. `auto` is `onednn` where it runs, else `torch`. A backend that cannot run
     here is a `ValueError` that says why.
     """
-    valid = _valid(labels, weight.shape[0], ignore_index)
+    valid = _valid(hidden, weight, labels, bias, ignore_index)
     chosen = resolve(backend, hidden.device, bias is not None)
     if chosen in ("liger", "cut-cross-entropy"):
         return _by_peer(chosen, hidden, weight, bias, labels, valid, float(logit_scale), softcap)
@@ -68,7 +68,7 @@ def linear_cross_entropy_and_entropy(
     Both come from the same logits, a chunk at a time; ignored targets have entropy 0. Peers' kernels give
     no entropy: with those backends `torch` is used.
     """
-    valid = _valid(labels, weight.shape[0], ignore_index)
+    valid = _valid(hidden, weight, labels, bias, ignore_index)
     onednn = resolve(backend, hidden.device, bias is not None) == "onednn"
     form = LogitForm(_compute_dtype(hidden), float(logit_scale), softcap, onednn)
     ce, entropy = ChunkedCrossEntropy.apply(hidden, weight, bias, labels, valid, form, True)
@@ -97,7 +97,9 @@ def weighted_linear_cross_entropy(
     have no such path: with those backends it is `linear_cross_entropy`, weighted.
     """
     target_weights = target_weights.detach()
-    valid = _valid(labels, weight.shape[0], ignore_index)
+    if target_weights.shape != labels.shape:
+        raise _misfit("target_weights [N]", target_weights, "labels [N]", labels)
+    valid = _valid(hidden, weight, labels, bias, ignore_index)
     chosen = resolve(backend, hidden.device, bias is not None)
     if chosen in ("liger", "cut-cross-entropy"):
         ce = _by_peer(chosen, hidden, weight, bias, labels, valid, float(logit_scale), softcap)
@@ -134,15 +136,28 @@ def _by_peer(
     return ce.new_zeros(len(labels), dtype=torch.float32).index_copy(0, rows, ce.float())
 
 
-def _valid(labels: Tensor, vocab_size: int, ignore_index: int) -> Tensor:
-    """Return which targets count; refuse labels that are no token."""
+def _valid(
+    hidden: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None, ignore_index: int
+) -> Tensor:
+    """Return which targets count; refuse shapes that do not fit, and labels that are no token."""
+    if labels.dim() != 1 or hidden.shape != (len(labels), weight.shape[-1]):
+        raise _misfit("hidden [N,D]", hidden, "labels [N] and weight [V,D]", labels, weight)
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise _misfit("bias [V]", bias, "weight [V,D]", weight)
+    if labels.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"labels must be int64 or int32, found {labels.dtype}")
     valid = labels != ignore_index
-    outside = valid & ((labels < 0) | (labels >= vocab_size))
+    outside = valid & ((labels < 0) | (labels >= len(weight)))
     if bool(outside.any()):
         raise ValueError(
-            f"label {int(labels[outside][0])} is outside the vocabulary of {vocab_size}"
+            f"label {int(labels[outside][0])} is outside the vocabulary of {len(weight)}"
         )
     return valid
+
+
+def _misfit(name: str, tensor: Tensor, others: str, *given: Tensor) -> ValueError:
+    shapes = " and ".join(str(list(other.shape)) for other in given)
+    return ValueError(f"{name} is {list(tensor.shape)}, which does not fit {others}: {shapes}")
 
 
 def _compute_dtype(hidden: Tensor) -> torch.dtype:

@@ -83,3 +83,19 @@ def read_heads(path: Path) -> tuple[HeadSettings, dict[str, Tensor]]:
         raise CheckpointError(
             f"{path}: the checkpoint is damaged: {error}. Train or export it again."
         ) from error
+
+
+def load_heads(model: MTPModel, tensors: dict[str, Tensor], path: Path) -> None:
+    """Put the head tensors of `read_heads(path)` into the model, bit for bit."""
+    wanted = {k for k in model.state_dict() if not k.startswith("backbone.")}
+    if wanted != set(tensors):
+        odd = sorted(wanted ^ set(tensors))
+        raise CheckpointError(
+            f"{path}: the future heads do not fit the model: {len(odd)} tensors differ, such as "
+            f"{odd[0]}. The folder mixes files of two checkpoints; write it again."
+        )
+    try:
+        # Assigned, not copied: heads may have another dtype than the backbone.
+        model.load_state_dict(tensors, strict=False, assign=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: {error}") from error

@@ -12,13 +12,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from wmtp.losses import (
     IGNORE_INDEX,
+    Backend,
     linear_cross_entropy,
     linear_cross_entropy_and_entropy,
     weighted_linear_cross_entropy,
 )
+from wmtp.modeling.layout import logit_options
 
 _HEADS_FIRST = (2, 0, 1)
 _HEADS_LAST = (1, 2, 0)
@@ -33,6 +36,13 @@ class HeadLosses:
 
     unembedding: Tensor
     options: dict[str, Any]
+
+    @classmethod
+    def under(cls, backbone: PreTrainedModel, backend: Backend) -> HeadLosses:
+        """Return the losses under the unembedding of a model, with all that is done to its logits."""
+        unembedding = backbone.get_output_embeddings()
+        options = {"bias": unembedding.bias, **logit_options(backbone.config), "backend": backend}
+        return cls(unembedding.weight, options)
 
     def ce(self, hidden: list[Tensor], labels: Tensor) -> Tensor:
         """Return the cross entropies, with gradient."""
@@ -72,6 +82,13 @@ class HeadLosses:
         kept = labels[..., 1:].masked_fill(weights == 0, IGNORE_INDEX)
         further, ce = self.weighted(hidden[1:], kept, weights)
         return total + further, torch.cat([ce_0, ce], dim=2)
+
+    @torch.no_grad()
+    def surprise(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of head 0 by the token it is about `[B,S]`, NaN for tokens without one."""
+        ce = self.ce([hidden], labels[..., None])[..., 0]
+        known = ce.masked_fill(labels == IGNORE_INDEX, torch.nan)
+        return torch.nn.functional.pad(known[:, :-1], (1, 0), value=torch.nan)
 
     def _targets(self, hidden: list[Tensor], labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return torch.cat([head.flatten(0, 1) for head in hidden]), self.unembedding, _flat(labels)

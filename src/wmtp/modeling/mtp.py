@@ -20,23 +20,21 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from wmtp.errors import CheckpointError
-from wmtp.losses import IGNORE_INDEX, Backend
-from wmtp.modeling.checkpoint import read_heads, write_model
+from wmtp.losses import Backend
+from wmtp.modeling.checkpoint import load_heads, read_heads, write_model
 from wmtp.modeling.head_losses import HeadLosses
 from wmtp.modeling.heads import HeadInit, HeadType, head_layers, new_heads
-from wmtp.modeling.layout import (
-    decoder_layers,
-    decoder_of,
-    final_hidden,
-    logit_options,
-    logits_of,
-    position_arguments,
-    probe,
-    recorded_calls,
-    run_head,
+from wmtp.modeling.layout import decoder_layers, logits_of, probe
+from wmtp.modeling.one_at_a_time import can_take_turns, weighted_in_turn
+from wmtp.modeling.passes import Pass, run_backbone
+from wmtp.modeling.sequential import SequentialHead, new_sequential_heads
+from wmtp.modeling.value import (
+    CrossFittedValueHead,
+    ValueHead,
+    ValueHeadKind,
+    new_value_head,
+    value_of,
 )
-from wmtp.modeling.sequential import SequentialHead, chain, new_sequential_heads
-from wmtp.modeling.value import CrossFittedValueHead, ValueHead, ValueHeadKind, new_value_head
 from wmtp.pretrained import load_causal_lm
 
 # The weights [B,S,H] of a batch, given what is known before its loss: the values of its states and those of
@@ -97,6 +95,7 @@ class MTPModel(nn.Module):
         self.value_head = value_head
         self.value_anchor: ValueHead | CrossFittedValueHead | None = None
         self.loss_backend: Backend = "auto"
+        self._take_turns = False
         self._recompute_heads = False
 
     @property
@@ -194,7 +193,7 @@ class MTPModel(nn.Module):
             )
         if settings.value_anchored:
             model.anchor_value()
-        _load_exactly(model, tensors, path)
+        load_heads(model, tensors, path)
         return model
 
     def add_value_head(self, kind: ValueHeadKind, train_trunk: bool, num_folds: int = 1) -> None:
@@ -244,11 +243,10 @@ class MTPModel(nn.Module):
         `with_entropy` the entropy of its distribution, for weights that are not known before.
         """
         if labels is None:
-            hidden, trunk = self._hidden(input_ids, attention_mask, position_ids, num_heads=1)
+            run = self._run(input_ids, attention_mask, position_ids)
+            value, anchor = self._values(run, None)
             return MTPOutput(
-                logits=self._logits(hidden[0]),
-                value=_value(self.value_head, trunk, None),
-                value_anchor=_value(self.value_anchor, trunk, None),
+                logits=logits_of(self.backbone, run.first), value=value, value_anchor=anchor
             )
         if labels.shape[-1] != self.num_heads:
             raise CheckpointError(
@@ -259,25 +257,34 @@ class MTPModel(nn.Module):
             raise ValueError(
                 f"labels {list(labels.shape)} must be [B, S, H] for input_ids {list(input_ids.shape)}"
             )
-        hidden, trunk = self._hidden(input_ids, attention_mask, position_ids, self.num_heads)
-        surprise = self._surprise(hidden[0], labels[..., 0])
-        value = _value(self.value_head, trunk, surprise)
-        anchor = _value(self.value_anchor, trunk, surprise)
+        in_turn = weigh is not None and not with_predictions and self._may_take_turns()
+        run = self._run(input_ids, attention_mask, position_ids, in_turn)
+        hidden = [] if run.detached else self._hidden(run)
+        value, anchor = self._values(run, labels)
         losses = self._losses()
         total = entropy = None
+
+        def known(ce_0: Tensor | None) -> Tensor:
+            assert weigh is not None
+            return weigh(value, anchor, ce_0)
+
+        if run.detached:
+            total, ce = weighted_in_turn(
+                run, self._all_heads(), self.backbone, losses, labels, known, head_0_weights
+            )
+            return MTPOutput(ce, total, None, value, anchor)
         if weigh is None and with_entropy:
             ce, entropy = losses.ce_and_entropy(hidden, labels)
         elif weigh is None:
             ce = losses.ce(hidden, labels)
         elif head_0_weights is None:
-            total, ce = losses.weighted(hidden, labels, weigh(value, anchor, None))
+            total, ce = losses.weighted(hidden, labels, known(None))
         else:
-            total, ce = losses.after_head_0(
-                hidden, labels, head_0_weights, lambda ce_0: weigh(value, anchor, ce_0)
-            )
+            total, ce = losses.after_head_0(hidden, labels, head_0_weights, known)
         predictions = None
         if with_predictions:
-            predictions = torch.stack([self._logits(head).argmax(-1) for head in hidden], dim=2)
+            likeliest = (logits_of(self.backbone, head).argmax(-1) for head in hidden)
+            predictions = torch.stack(list(likeliest), dim=2)
         return MTPOutput(ce, total, predictions, value, anchor, entropy=entropy)
 
     def values(
@@ -288,9 +295,16 @@ class MTPModel(nn.Module):
         labels: Int[Tensor, "B S H"] | None = None,
     ) -> Float[Tensor, "B S *K"] | None:
         """Return `MTPOutput.value` alone; labels are for a value head that reads surprise."""
-        hidden, trunk = self._hidden(input_ids, attention_mask, position_ids, num_heads=1)
-        surprise = None if labels is None else self._surprise(hidden[0], labels[..., 0])
-        return _value(self.value_head, trunk, surprise)
+        return self._values(self._run(input_ids, attention_mask, position_ids), labels)[0]
+
+    def hidden_states(
+        self,
+        input_ids: Int[Tensor, "B S"],
+        attention_mask: Tensor | None = None,
+        position_ids: Int[Tensor, "B S"] | None = None,
+    ) -> list[Float[Tensor, "B S D"]]:
+        """Return what the unembedding reads of every head."""
+        return self._hidden(self._run(input_ids, attention_mask, position_ids))
 
     def head_logits(
         self,
@@ -299,35 +313,8 @@ class MTPModel(nn.Module):
         position_ids: Int[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B S H V"]:
         """Return the logits of all heads. They are large: for analysis and tests."""
-        hidden, _ = self._hidden(input_ids, attention_mask, position_ids, self.num_heads)
-        return torch.stack([self._logits(head) for head in hidden], dim=2)
-
-    def target_ranks(
-        self,
-        input_ids: Int[Tensor, "B S"],
-        attention_mask: Tensor | None,
-        labels: Int[Tensor, "B S H"],
-        rows: int = 2048,
-    ) -> tuple[Float[Tensor, "B S H"], Int[Tensor, "B S H"], Float[Tensor, "B S H"]]:
-        """Return of every target its cross entropy, its rank, and the head's confidence; 0 elsewhere.
-
-        rank: how many tokens have a larger logit. confidence: probability of the likeliest token. No
-        more than `rows` rows of logits exist at a time.
-        """
-        hidden, _ = self._hidden(input_ids, attention_mask, None, self.num_heads)
-        ce = torch.zeros(labels.shape, dtype=torch.float32, device=labels.device)
-        rank, confidence = torch.zeros_like(labels), torch.zeros_like(ce)
-        for k, head in enumerate(hidden):
-            places = (labels[..., k] != IGNORE_INDEX).nonzero()
-            for chunk in places.split(rows):
-                b, t = chunk.unbind(1)
-                logits = self._logits(head[b, t]).float()
-                target = logits.gather(1, labels[b, t, k, None])
-                total = logits.logsumexp(dim=1)
-                ce[b, t, k] = total - target[:, 0]
-                rank[b, t, k] = (logits > target).sum(dim=1)
-                confidence[b, t, k] = (logits.amax(dim=1) - total).exp()
-        return ce, rank, confidence
+        hidden = self.hidden_states(input_ids, attention_mask, position_ids)
+        return torch.stack([logits_of(self.backbone, head) for head in hidden], dim=2)
 
     @torch.no_grad()
     def generate(self, *args: Any, **kwargs: Any) -> Any:
@@ -336,10 +323,13 @@ class MTPModel(nn.Module):
         return backbone.generate(*args, **kwargs)
 
     def checkpoint_activations(self, part: Literal["heads", "all"]) -> None:
-        """Recompute activations in the backward: of the heads 1 to H-1, or of every decoder layer.
+        """Save the memory of activations: of the heads, or of every decoder layer.
 
-        With `heads`, memory hardly grows with H, for one more forward of those heads.
+        With `heads`, memory hardly grows with H. Where weights are known before the loss, parallel heads
+        take turns (`wmtp.modeling.one_at_a_time`), which costs no time; else the activations of heads 1
+        to H-1 are recomputed in the backward. `all` does the same, and recomputes every layer.
         """
+        self._take_turns = True
         if part == "heads":
             self._recompute_heads = True
             return
@@ -359,83 +349,44 @@ class MTPModel(nn.Module):
         """Return the last layers of the backbone; parallel head 0 is these."""
         return decoder_layers(self.backbone)[-self.num_head_layers :]
 
-    def _hidden(
+    def _all_heads(self) -> list[list[nn.Module]]:
+        """Return the decoder layers of every parallel head."""
+        return [self._head_0(), *(list(head_layers(head)) for head in self.heads)]
+
+    def _may_take_turns(self) -> bool:
+        if not (self._take_turns and self.training and torch.is_grad_enabled()):
+            return False
+        return self.head_type == "parallel" and can_take_turns(self.backbone, self._all_heads())
+
+    def _run(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None,
         position_ids: Tensor | None,
-        num_heads: int,
-    ) -> tuple[list[Tensor], Tensor]:
-        """Return the normed hidden states `[B,S,D]` of the first heads, and the trunk's output."""
-        decoder = decoder_of(self.backbone)
-        # What the family's own code passes to the layers of head 0 (mask, rotary embedding, positions)
-        # serves those of every head.
-        with recorded_calls(self._head_0()) as calls:
-            first = decoder(
-                input_ids=input_ids,
-                attention_mask=attention_mask,
-                use_cache=False,
-                return_dict=True,
-                **position_arguments(decoder, position_ids),
-            ).last_hidden_state
-        further: Callable[[nn.Module, int, Tensor], Tensor]
-        if self.head_type == "sequential":
-            trunk = first
-            further = chain(self.backbone, input_ids, calls[0])
-        else:
-            trunk = calls[0].hidden
+        detach: bool = False,
+    ) -> Pass:
+        inputs = (input_ids, attention_mask, position_ids)
+        return run_backbone(self.backbone, self._head_0(), self.head_type, *inputs, detach)
 
-            def further(head: nn.Module, k: int, previous: Tensor) -> Tensor:
-                return final_hidden(self.backbone, run_head(head_layers(head), calls, trunk))
-
-        hidden = [first]
-        for k, head in enumerate(list(self.heads)[: num_heads - 1], start=1):
+    def _hidden(self, run: Pass) -> list[Tensor]:
+        """Return the normed hidden states `[B,S,D]` of every head."""
+        hidden = [run.first]
+        for k, head in enumerate(self.heads, start=1):
             if self._recompute_heads and self.training and torch.is_grad_enabled():
-                hidden.append(checkpoint(further, head, k, hidden[-1], use_reentrant=False))
+                hidden.append(checkpoint(run.step, head, k, hidden[-1], use_reentrant=False))
             else:
-                hidden.append(further(head, k, hidden[-1]))
-        return hidden, trunk
-
-    def _logits(self, hidden: Tensor) -> Tensor:
-        return logits_of(self.backbone, hidden)
+                hidden.append(run.step(head, k, hidden[-1]))
+        return hidden
 
     def _losses(self) -> HeadLosses:
-        unembedding = self.backbone.get_output_embeddings()
-        options = {"bias": unembedding.bias, **logit_options(self.config)}
-        return HeadLosses(unembedding.weight, {**options, "backend": self.loss_backend})
+        return HeadLosses.under(self.backbone, self.loss_backend)
 
-    @torch.no_grad()
-    def _surprise(self, hidden: Tensor, labels: Tensor) -> Tensor | None:
-        """Return the loss of head 0 by the token it is about `[B,S]`, NaN for tokens without one.
-
-        None where the value head does not read it.
-        """
-        if self.value_head is None or not self.value_head.reads_surprise:
-            return None
-        ce = self._losses().ce([hidden], labels[..., None])[..., 0]
-        known = ce.masked_fill(labels == IGNORE_INDEX, torch.nan)
-        return torch.nn.functional.pad(known[:, :-1], (1, 0), value=torch.nan)
-
-
-def _value(
-    head: ValueHead | CrossFittedValueHead | None, trunk: Tensor, surprise: Tensor | None
-) -> Tensor | None:
-    """Return V of every state; None without a head, or where it cannot say anything."""
-    if head is None or (head.reads_surprise and surprise is None):
-        return None
-    return head(trunk, surprise)
-
-
-def _load_exactly(model: MTPModel, tensors: dict[str, Tensor], path: Path) -> None:
-    wanted = {k for k in model.state_dict() if not k.startswith("backbone.")}
-    if wanted != set(tensors):
-        odd = sorted(wanted ^ set(tensors))
-        raise CheckpointError(
-            f"{path}: the future heads do not fit the model: {len(odd)} tensors differ, such as "
-            f"{odd[0]}. The folder mixes files of two checkpoints; write it again."
+    def _values(self, run: Pass, labels: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """Return V of every state by the value head, and by its anchor."""
+        surprise = None
+        if labels is not None and self.value_head is not None and self.value_head.reads_surprise:
+            surprise = self._losses().surprise(run.first, labels[..., 0])
+        return (
+            value_of(self.value_head, run.trunk, surprise),
+            value_of(self.value_anchor, run.trunk, surprise),
         )
-    try:
-        # Assigned, not copied: heads may have another dtype than the backbone.
-        model.load_state_dict(tensors, strict=False, assign=True)
-    except RuntimeError as error:
-        raise CheckpointError(f"{path}: {error}") from error

@@ -113,3 +113,13 @@ def new_value_head(
             "value heads fitted on different folds need a trunk that none of them trains"
         )
     return CrossFittedValueHead(hidden_size, kind, num_folds)
+
+
+def value_of(
+    head: ValueHead | CrossFittedValueHead | None, trunk: Tensor, surprise: Tensor | None
+) -> Tensor | None:
+    """Return V of every state; None without a head, or where it cannot say anything."""
+    if head is None or (head.reads_surprise and surprise is None):
+        return None
+    found: Tensor = head(trunk, surprise)
+    return found

@@ -27,6 +27,11 @@ from wmtp.training.meter import Meter
 
 HeldOut = Callable[[MTPModel], dict[str, float]]
 
+# transformers 5.17 puts the optimizer of one of several processes on "cpu:0", unknown to torch.load.
+torch.serialization.register_package(
+    11, lambda _: None, lambda storage, place: storage if place.startswith("cpu:") else None
+)
+
 
 class MTPTrainer(Trainer):
     """Trains an `MTPModel` under any `Algorithm`; final.
