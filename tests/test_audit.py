@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -118,7 +120,7 @@ def test_scores_are_by_signal_and_head_and_leave_out_heads_without_both_kinds() 
 def test_a_shuffle_that_finds_faults_is_suspicious() -> None:
     def run(low: float) -> AuditedRun:
         scores = {"shuffled/head_0": {"auroc": Interval(0.6, low, 0.7, 9)}}
-        return AuditedRun("run", "made", 0, scores, {}, {}, {})
+        return AuditedRun("run", "made", 0, 0, scores, {}, {}, {})
 
     assert run(0.49).suspicions == []
     (line,) = run(0.51).suspicions
@@ -151,6 +153,14 @@ def test_the_end_token_and_tokens_without_a_target_are_left_out() -> None:
     assert first.weights.tolist() == [2.0, 0.0, 1.0]
     assert first.fault.tolist() == [False, True, False]
     assert second is None
+    first, _ = head_programs(item, values, end_token=True)
+    assert first is not None
+    assert first.weights.tolist() == [2.0, 0.0, 1.0, -5.0]
+    lacks_its_end = replace(item, fault=np.array([0, 0, 0, 0, 0, 1], dtype=bool))
+    assert head_programs(lacks_its_end, values) == [None, None]
+    first, _ = head_programs(lacks_its_end, values, end_token=True)
+    assert first is not None
+    assert first.fault.tolist() == [False, False, False, True]
 
 
 def example(i: int, split: str, wrong: bool) -> Example:
@@ -282,6 +292,36 @@ def test_problems_seen_in_training_are_left_out(folder: Path, tmp_path: Path) ->
     write_examples(tmp_path / "seen.jsonl", [seen, renamed])
     with pytest.raises(DataError, match="all 2 programs .* problems that the model was trained on"):
         audited(folder, "critic", faulty=Faulty(tmp_path / "seen.jsonl"))
+
+
+def test_what_is_missing_at_the_end_is_counted_apart_or_scored_there(
+    folder: Path, tmp_path: Path
+) -> None:
+    wrong, short = example(90, "test", True), example(91, "test", True)
+    text = short.completion[:12]
+    short = replace(short, completion=text, fault_spans=((12, 12),))
+    write_examples(tmp_path / "both.jsonl", [wrong, short])
+    faulty = Faulty(tmp_path / "both.jsonl")
+    run = audited(folder, "critic", faulty=faulty)["runs"]["critic"]
+    assert (run["left_out"], run["at_end"]) == (0, 1)
+    assert run["metrics"]["weights/auroc/head_0"]["n"] == 1
+    page = (folder / "audits" / "critic" / "audit.html").read_text()
+    assert "1 not scored, which only lack something at their end" in page
+    assert page.count("<article>") == 2
+    *_, last = page.split("<article>")
+    assert "something is missing at the end" in last
+    marked = re.findall(r'<span class="[^"]*\bfault\b[^"]*"[^>]*>(.*?)</span>', last)
+    assert marked == ["&lt;/s&gt;"]
+
+    scored = replace(faulty, end_token=True)
+    record = audited(folder, "critic", faulty=scored)
+    run = record["runs"]["critic"]
+    assert record["settings"]["end_token"]
+    assert run["at_end"] == 0
+    assert run["metrics"]["weights/auroc/head_0"]["n"] == 2
+    write_examples(tmp_path / "end.jsonl", [short])
+    with pytest.raises(DataError, match="--end-token for those that only lack something"):
+        audited(folder, "critic", faulty=Faulty(tmp_path / "end.jsonl"))
 
 
 def test_a_run_has_seen_what_the_run_it_started_from_has(folder: Path, tmp_path: Path) -> None:

@@ -302,6 +302,9 @@ def audit(
     max_length: Annotated[
         int | None, typer.Option(min=4, help="Tokens; default: the recipe's data.max_length.")
     ] = None,
+    end_token: Annotated[
+        bool, typer.Option("--end-token", help="Score the token after the text too.")
+    ] = False,
     env: EnvironmentFile = None,
     set_env: EnvironmentSettings = None,
     output: Output = None,
@@ -315,7 +318,7 @@ def audit(
     from wmtp.pipeline.audit import Faulty, audit
     from wmtp.report.audit import audit_table
 
-    faulty = Faulty(data, source, tuple(settings or []), split, limit, max_length)
+    faulty = Faulty(data, source, tuple(settings or []), split, limit, max_length, end_token)
     environment = load_environment(env, set_env or [])
     folder = audit(runs, faulty, environment, output=output, display=_display())
     record = json.loads((folder / "audit.json").read_text(encoding="utf-8"))

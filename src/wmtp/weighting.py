@@ -7,6 +7,9 @@ place where one is shifted into the other.
 
 from __future__ import annotations
 
+import math
+from typing import Literal
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -149,6 +152,30 @@ def gae(
         carry = carry * further
         reach *= 2
     return advantage
+
+
+ValueScale = Literal["probability", "angle", "log_odds"]
+# Probabilities below this count as this in log-odds, so that a reward of 0 or 1 has a place there too.
+_EDGE = 1e-6
+
+
+def on_scale(value: Tensor, scale: ValueScale) -> Tensor:
+    """Return probabilities in [0, 1], of any shape, on a scale that maps 0, 0.5 and 1 to themselves.
+
+    ::
+
+        angle       2 asin(sqrt(V)) / pi                             variance-stabilising (Fisher 1922)
+        log_odds    (1 + log(V' / (1 - V)') / log(1 / 1e-6)) / 2     x' = max(x, 1e-6)
+
+    What counts is the slope relative to that of V, which is 1 / sqrt(V (1 - V)) and 1 / (V (1 - V)) up to a
+    factor: how much of a difference near an end is left.
+    """
+    if scale == "angle":
+        return value.sqrt().asin() * (2 / math.pi)
+    if scale == "log_odds":
+        odds = value.clamp(min=_EDGE) / (1 - value).clamp(min=_EDGE)
+        return (1 + odds.log() / -math.log(_EDGE)) / 2
+    return value
 
 
 def value_of_fold(

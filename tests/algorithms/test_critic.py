@@ -174,15 +174,58 @@ def test_whitening_of_the_terminal_error(terminal: str) -> None:
     assert weights[valid[:, :, 0]].mean().item() == pytest.approx(1.0, abs=1e-4)
 
 
+def scaled(value: float, scale: str) -> float:
+    """Return a value on a scale, in float64, as the docs define it."""
+    if scale == "angle":
+        return 2 * math.asin(math.sqrt(value)) / math.pi
+    if scale == "log_odds":
+        return (1 + math.log(max(value, 1e-6) / max(1 - value, 1e-6)) / math.log(1e6)) / 2
+    return value
+
+
+@pytest.mark.parametrize("scale", ["probability", "angle", "log_odds"])
+@pytest.mark.parametrize("lam", [0.0, 0.7])
+def test_td_errors_are_differences_on_the_scale(scale: str, lam: float) -> None:
+    whole = batch()
+    extreme = torch.tensor([0.0, 1.0, 1e-9, 1 - 1e-7, 1e-4, 0.5, 0.999, 0.2]).repeat(2)[:S]
+    whole = replace(whole, value=torch.stack([*whole.value[:2], extreme, extreme.flip(0)]))
+    algorithm = critic(td_scale=scale, gae_lambda=lam)
+    found = algorithm._advantage(whole, lam)
+    last_states = algorithm.signals(whole)["advantage"]
+    for b in range(4):
+        carried = untold = 0.0
+        places = whole.completion[b].nonzero()[:, 0].tolist()
+        for j in reversed(places):
+            before, after = (scaled(whole.value[b, i].item(), scale) for i in (j - 1, j))
+            reward = scaled(whole.reward[b].item(), scale)
+            ends = j == places[-1]
+            carried = (reward if ends else after) - before + (0 if ends else lam * carried)
+            untold = after - before + (0 if ends else lam * untold)
+            assert found[b, j].item() == pytest.approx(carried, abs=1e-5)
+            assert last_states[b, j - 1, 0].item() == pytest.approx(untold, abs=1e-5)
+    assert found.abs().max() <= 1 or lam
+    with_steps(algorithm, whole, 3)
+    assert algorithm.weigh(whole).weights.isfinite().all()
+
+
+def test_a_discount_needs_probabilities() -> None:
+    for scale in ("angle", "log_odds"):
+        with pytest.raises(ValidationError, match="discounts probabilities of success"):
+            critic(td_scale=scale, gamma=0.9)
+    critic(gamma=0.9)
+
+
+@pytest.mark.parametrize("scale", ["probability", "angle", "log_odds"])
 @pytest.mark.parametrize("terminal", ["together", "apart", "left_out"])
-def test_a_constant_critic_gives_uniform_weights_inside(terminal: str) -> None:
+def test_a_constant_critic_gives_uniform_weights_inside(terminal: str, scale: str) -> None:
     whole = replace(batch(), value=torch.full((4, S), 0.25))
-    algorithm = with_steps(critic(whiten_terminal=terminal, beta=0.5), whole, 4)
+    settings = {"whiten_terminal": terminal, "td_scale": scale}
+    algorithm = with_steps(critic(**settings, beta=0.5), whole, 4)
     weights = algorithm.weigh(whole).weights[..., 0]
     inside = states_before(whole.completion & states_before(whole.completion))
     assert weights[inside].max() - weights[inside].min() < 1e-6
     right = replace(whole, reward=torch.full((4,), 0.25))
-    algorithm = with_steps(critic(whiten_terminal=terminal), right, 4)
+    algorithm = with_steps(critic(**settings), right, 4)
     torch.testing.assert_close(algorithm.weigh(right).weights, right.valid.float())
 
 

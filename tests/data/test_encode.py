@@ -55,6 +55,24 @@ def test_no_tokenizer(tmp_path) -> None:
         load_tokenizer(tmp_path / "absent")
 
 
+@pytest.mark.parametrize(
+    ("spans", "room", "marked"),
+    [
+        (((14, 14),), 100, ["</s>"]),
+        (((0, 6), (14, 14)), 100, ["x = 1", "</s>"]),
+        (((14, 14),), 0, []),
+    ],
+)
+def test_what_is_missing_at_the_end_is_marked_there(
+    tokenizer, spans: tuple[tuple[int, int], ...], room: int, marked: list[str]
+) -> None:
+    example = Example("t", "p", "x = 1\ny = [2,]", fault_spans=spans)
+    whole = encode_examples([example], tokenizer, 100, "here").items[0]
+    item = encode_examples([example], tokenizer, room or len(whole) - 1, "here").items[0]
+    shown = "".join(tokenizer.decode([i]) for i in item.input_ids[item.fault])
+    assert shown.replace("\n", "") == "".join(marked)
+
+
 def test_encoding_by_hand(tokenizer) -> None:
     example = Example("t", "def f(xs):\n", "    return sum(xs)", fault_spans=((11, 14),))
     item = encode_examples([example], tokenizer, 100, "here").items[0]
@@ -130,7 +148,8 @@ def one_at_a_time(example: Example, tokenizer, max_length: int) -> tuple[list[in
     for a, b in split["offset_mapping"]:
         fault.append(any(a < stop and start < b for start, stop in example.fault_spans))
     ids = [*prompt, *split["input_ids"], tokenizer.eos_token_id]
-    return ids[:max_length], [*fault, False][:max_length]
+    length = len(example.completion)
+    return ids[:max_length], [*fault, (length, length) in example.fault_spans][:max_length]
 
 
 def test_batches_are_encoded_as_one_example_at_a_time() -> None:

@@ -103,6 +103,8 @@ def example(draw: st.DrawFn) -> Example:
     if completion and draw(st.booleans()):
         start = draw(st.integers(0, len(completion) - 1))
         spans = ((start, draw(st.integers(start + 1, len(completion)))),)
+    if draw(st.booleans()):
+        spans += ((len(completion), len(completion)),)
     return Example("t", prompt, completion, fault_spans=spans)
 
 
@@ -150,7 +152,11 @@ def test_examples_become_what_plain_python_says(
         assert item.completion.tolist() == [place >= want.first for place in range(n)]
         faulty = {char for a, b in one.fault_spans for char in range(a, b)}
         chars = [set[int]()] * want.first + want.chars + [set[int]()] * n
-        assert item.fault.tolist() == [bool(chars[place] & faulty) for place in range(n)]
+        fault = [bool(chars[place] & faulty) for place in range(n)]
+        end = want.first + len(want.chars)
+        if end < n:
+            fault[end] = any(a == b for a, b in one.fault_spans)
+        assert item.fault.tolist() == fault
         learned = set().union(*chars[want.first : n])
         text = one.completion[: max(learned, default=-1) + 1]
         if len(want.ids) <= n:

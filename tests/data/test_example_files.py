@@ -38,6 +38,14 @@ def test_round_trip(tmp_path_factory, ending: str, examples: list[Example]) -> N
     assert list(read_file(file)) == examples
 
 
+def test_a_fault_is_in_the_completion_or_the_empty_range_at_its_end() -> None:
+    whole = Example("t", "p", "abc", fault_spans=((0, 3), (3, 3)))
+    assert Example.from_json(whole.to_json()) == whole
+    for span in [(1, 1), (2, 1), (2, 4), (4, 4), (-1, 1)]:
+        with pytest.raises(DataError, match="lies outside the completion of 3 characters"):
+            Example("t", "p", "abc", fault_spans=(span,))
+
+
 def test_parquet_is_streamed_in_row_groups_of_a_fixed_schema(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     number = 2 * ROW_GROUP + 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,10 @@ def test_an_end_that_the_template_lacks_is_added(tokenizer: PreTrainedTokenizerB
     use_template(tokenizer, "chat")
     learned = tokenizer.decode(only(tokenizer).input_ids.tolist())
     assert learned.endswith("<|im_end|>\n</s>")
+    # Where something is missing at the end of the text, what stands there instead is the fault.
+    end = len(EXAMPLE.completion)
+    item = only(tokenizer, replace(EXAMPLE, fault_spans=((end, end),)))
+    assert tokenizer.decode(item.input_ids[item.fault].tolist()) == "<|im_end|>"
 
 
 @pytest.mark.parametrize("template", ["plain", "chat", "alpaca"])

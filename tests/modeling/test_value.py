@@ -21,6 +21,7 @@ def model() -> MTPModel:
     made.add_value_head("evidence", train_trunk=True)
     torch.nn.init.normal_(made.value_head.out.weight)
     torch.nn.init.normal_(made.value_head.prior)
+    torch.nn.init.constant_(made.value_head.slope, -0.1)
     return made.eval()
 
 
@@ -44,7 +45,7 @@ def test_value_is_the_sum_of_what_tokens_say(model: MTPModel) -> None:
             if t >= PROMPT:
                 surprise = -log_p[row, t - 1, ids[row, t]]
                 state = torch.cat([head.norm(trunk[row, t]), surprise[None]])
-                logit = logit + head.out(head.mlp(state))
+                logit = logit + head.out(head.mlp(state)) + head.slope * surprise
             expected = torch.sigmoid(logit).item()
             assert found.value[row, t].item() == pytest.approx(expected, abs=1e-5)
 
@@ -69,6 +70,7 @@ def test_gradients_reach_trunk_and_head_but_not_the_unembedding_by_surprise(
     model(ids, labels=labels).value.sum().backward()
     assert model.value_head.mlp[0].weight.grad.abs().sum() > 0
     assert model.value_head.prior.grad.abs().sum() > 0
+    assert model.value_head.slope.grad.abs().sum() > 0
     layers = model.backbone.model.layers
     assert layers[0].mlp.up_proj.weight.grad.abs().sum() > 0
     assert layers[-1].mlp.up_proj.weight.grad is None  # head 0's own layer gives surprise alone

@@ -9,6 +9,8 @@ head that predicts it.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -22,7 +24,7 @@ from wmtp.algorithms.critic_statistics import (
     value_sums,
 )
 from wmtp.losses.value import pairwise_value_loss, pointwise_value_loss, states_before
-from wmtp.weighting import align_to_heads, gae, value_of_fold
+from wmtp.weighting import align_to_heads, gae, on_scale, value_of_fold
 
 
 def critic_weights(
@@ -125,8 +127,14 @@ class Critic(Algorithm[CriticSettings]):
         return Weighting(weights, auxiliary, sums)
 
     def signals(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the advantage of every target's token."""
-        advantage = self._advantage(batch, self.config.gae_lambda)
+        """Return the advantage of every target's token, with the last V in the place of the reward.
+
+        So what is audited has not been told whether the program is right.
+        """
+        value = self._value(batch)
+        last = batch.completion & ~states_before(batch.completion)
+        untold = replace(batch, reward=(value * last).sum(dim=1))
+        advantage = self._advantage(untold, self.config.gae_lambda)
         return {"advantage": align_to_heads(advantage, batch.valid.shape[2])}
 
     def end_step(self, sums: dict[str, Tensor]) -> dict[str, float]:
@@ -162,7 +170,10 @@ class Critic(Algorithm[CriticSettings]):
     def _advantage(self, batch: Batch, lam: float) -> Float[Tensor, "B S"]:
         """Return the advantage of every completion token; with `lam` 0 the TD error."""
         assert batch.reward is not None
-        return gae(self._value(batch), batch.reward, batch.completion, self.config.gamma, lam)
+        value, reward = (
+            on_scale(v, self.config.td_scale) for v in (self._value(batch), batch.reward)
+        )
+        return gae(value, reward, batch.completion, self.config.gamma, lam)
 
     def _raw_weights(
         self, advantage: Tensor, valid: Tensor, is_last: Bool[Tensor, "B S"]

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from wmtp.config.section import Section
+from wmtp.weighting import ValueScale
 
 
 class ValuePhase(Section):
@@ -65,6 +66,11 @@ class CriticSettings(Section):
         "head of phase value says, as in PPO, where 0.2 is usual.",
     )
     value_phase: ValuePhase = ValuePhase()
+    td_scale: ValueScale = Field(
+        "probability",
+        description="Scale on which values are subtracted: V itself, or one that keeps more of "
+        "differences near 0 and 1, log_odds more than angle.",
+    )
     gamma: float = Field(1.0, gt=0, le=1, description="Discount.")
     gae_lambda: float = Field(0.0, ge=0, le=1, description="0: plain TD error.")
     beta: float = Field(0.9, gt=0, description="Temperature of the exponential.")
@@ -93,6 +99,15 @@ class CriticSettings(Section):
     def _clips_in_order(self) -> CriticSettings:
         if self.clip_min >= self.clip_max:
             raise ValueError(f"clip_min {self.clip_min} must be below clip_max {self.clip_max}")
+        return self
+
+    @model_validator(mode="after")
+    def _discount_has_a_meaning(self) -> CriticSettings:
+        if self.gamma < 1 and self.td_scale != "probability":
+            raise ValueError(
+                f"gamma {self.gamma} discounts probabilities of success; set td_scale to probability, or "
+                "gamma to 1"
+            )
         return self
 
     @model_validator(mode="after")

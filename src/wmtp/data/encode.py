@@ -28,7 +28,8 @@ class Encoded:
     """One training sequence: start token, prompt, completion, end token.
 
     input_ids [S] int32. completion [S]: tokens that are learned (the end token too, when nothing was
-    cut). fault [S]: tokens that overlap a planted fault. num_bytes: UTF-8 bytes of the learned text,
+    cut). fault [S]: tokens that overlap a known fault, or, where something is missing at the end of the
+    text, the one that comes instead. num_bytes: UTF-8 bytes of the learned text,
     without what a template puts after it. num_tail: learned tokens at the end that are no text of the
     completion, such as the end token. ref_ce [S]: reference cross entropy of each token in nats, or
     None. value [S]: a critic's value of the state after each token, or None.
@@ -264,6 +265,8 @@ def _encoded(
         assert spans is not None
         for i, (a, b) in enumerate(spans[:num_text], start=num_prompt):
             fault[i] |= a < stop and start < b
+        if start == stop and num_text < len(kept):
+            fault[num_prompt + num_text] = True
     return Encoded(
         example=example,
         input_ids=np.array(tokens.prompt + kept, dtype=np.int32),

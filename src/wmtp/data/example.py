@@ -33,7 +33,8 @@ class Example:
     difficulty: larger is harder; the scale is the source's own. None when unknown.
     source, split: where the example comes from.
     fault_spans: half-open character ranges of the *completion* that a mutation changed, or that
-        differ from the corrected program.
+        differ from the corrected program. The empty range at its end says that something is missing
+        there.
     """
 
     task_id: str
@@ -54,10 +55,11 @@ class Example:
         if self.reward is not None and not 0.0 <= self.reward <= 1.0:
             raise DataError(f"{self.task_id}: reward {self.reward} is outside 0 to 1.")
         for start, stop in self.fault_spans:
-            if not 0 <= start < stop <= len(self.completion):
+            length = len(self.completion)
+            if not (0 <= start < stop <= length or start == stop == length):
                 raise DataError(
                     f"{self.task_id}: fault span {(start, stop)} lies outside the completion "
-                    f"of {len(self.completion)} characters."
+                    f"of {length} characters."
                 )
 
     @property

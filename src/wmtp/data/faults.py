@@ -36,23 +36,24 @@ def fault_spans(wrong: str, right: str) -> tuple[Range, ...]:
     Lines are aligned first, then the tokens of the lines that differ. Tokens are Python's where
     both texts have them, so that comments, blank lines and the width of an indentation do not count
     but its level does; else words and symbols. Where something is missing from `wrong`, the range
-    is the next word or symbol, as for planted faults (`wmtp.data.mutation`). Ranges never overlap;
-    programs that are the same have none.
+    is what shows it, as for planted faults (`wmtp.data.mutation.visible_range`): the next word or
+    symbol, or what follows the last one, which is empty at the end. Ranges never overlap; programs that
+    are the same have none.
     """
     try:
         ours, theirs = _python_lines(wrong), _python_lines(right)
     except (SyntaxError, tokenize.TokenError):
         ours, theirs = _word_lines(wrong), _word_lines(right)
     tokens = list(chain.from_iterable(ours))
-    end = max((token.stop for token in tokens if token.is_seen), default=0)
-    if not end:
+    if not any(token.is_seen for token in tokens):
         return ()
     ranges = []
     for low, high in _changes(ours, theirs):
         changed = [(token.start, token.stop) for token in tokens[low:high] if token.is_seen]
         if not changed:
-            place = next((token.start for token in tokens[high:] if token.is_seen), end)
-            changed = [visible_range(wrong, (place, place), 0, end)]
+            following = (token.start for token in tokens[high:] if token.is_seen)
+            place = next(following, max(len(wrong.rstrip()), tokens[low - 1].stop if low else 0))
+            changed = [visible_range(wrong, (place, place), len(wrong))]
         ranges += changed
     return _joined(wrong, ranges)
 
@@ -118,10 +119,13 @@ def _word_lines(text: str) -> list[list[_Token]]:
 
 
 def _joined(text: str, ranges: list[Range]) -> tuple[Range, ...]:
-    """Return `ranges` in order; what overlaps or has only blanks between is one range."""
+    """Return `ranges` in order; what overlaps or has only blanks between is one range.
+
+    The empty one at the end stays apart.
+    """
     joined: list[Range] = []
-    for start, stop in sorted(ranges):
-        if joined and not text[joined[-1][1] : start].strip(" \t"):
+    for start, stop in sorted(set(ranges)):
+        if joined and start < stop and not text[joined[-1][1] : start].strip(" \t"):
             joined[-1] = joined[-1][0], max(stop, joined[-1][1])
         else:
             joined.append((start, stop))

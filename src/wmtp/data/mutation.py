@@ -22,8 +22,8 @@ SYMBOL = re.compile(r"\w+|[^\w\s]")
 class Mutant:
     """Code with one planted fault.
 
-    spans: half-open character ranges of `code` that were changed; where text was removed, the range
-    of the next word or symbol. operator: the kind of fault, such as `boundary`.
+    spans: half-open character ranges of `code` that were changed; where text was removed, what shows it
+    (`visible_range`). operator: the kind of fault, such as `boundary`.
     """
 
     code: str
@@ -95,19 +95,18 @@ def _apply(code: str, edit: Edit, low: int, high: int) -> Mutant | None:
     high += len(mutated) - len(code)
     if not SYMBOL.search(mutated, low, high):
         return None
-    shown = tuple(visible_range(mutated, span, low, high) for span in spans)
+    shown = tuple(visible_range(mutated, span, high) for span in spans)
     return Mutant(mutated, shown, edit.operator)
 
 
-def visible_range(code: str, span: Range, low: int, high: int) -> Range:
-    """Return `span`, or for an empty one the next word or symbol before `high`, else the last.
+def visible_range(code: str, span: Range, high: int) -> Range:
+    """Return `span`, or for an empty one what shows that something is missing there.
 
-    There has to be a word or symbol between `low` and `high`.
+    That is the next word or symbol before `high`; else the white space up to there; else, the range
+    `(high, high)`, the end itself.
     """
     start, stop = span
     if start < stop:
         return span
     following = SYMBOL.search(code, start, high)
-    if following is not None:
-        return following.span()
-    return [found.span() for found in SYMBOL.finditer(code, low, start)][-1]
+    return following.span() if following is not None else (start, high)

@@ -99,14 +99,14 @@ def audit_scores(programs: Sequence[Program], num_resamples: int = 2000) -> dict
     return found
 
 
-def head_programs(item: Encoded, values: np.ndarray) -> HeadPrograms:
+def head_programs(item: Encoded, values: np.ndarray, end_token: bool = False) -> HeadPrograms:
     """Return the program of an example for each head, given `values [S,H]` of its tokens, NaN for none.
 
-    Its tokens are those of the completion's text: the end token, which can be no fault, is left out.
-    None for a head whose targets are not both faults and others.
+    Its tokens are those of the completion's text, and with `end_token` the one that follows it. None for a
+    head whose targets are not both faults and others.
     """
     places = item.completion.nonzero()[0]
-    places = places[: len(places) - item.num_tail]
+    places = places[: len(places) - item.num_tail + end_token]
     found: HeadPrograms = []
     for head in range(values.shape[1]):
         known = places[~np.isnan(values[places, head])]

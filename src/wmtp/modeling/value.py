@@ -20,12 +20,13 @@ class ValueHead(nn.Module):
 
     `evidence` sums up what each token says::
 
-        logit V(s_t) = prior + sum over completion tokens j <= t of e(h_j, c_j)
+        logit V(s_t) = prior + sum over completion tokens j <= t of e(h_j, c_j) + slope * c_j
 
     with h_j the trunk's state after token j, c_j = -log p_0(x_j | x_<j) its surprise under head 0 (nats,
     a constant here) and e an mlp of both. Any V of the tokens read can be written as such a sum, whose
     terms are log likelihood ratios; the form says that evidence stays, so that the loss of every later
-    state reaches the token at fault, and surprise is what a fault looks like to a model of correct text.
+    state reaches the token at fault, and surprise is what a fault looks like to a model of correct text:
+    the more, the more, which the mlp alone would have to find for every size of surprise.
     """
 
     num_folds = 1
@@ -44,6 +45,7 @@ class ValueHead(nn.Module):
         nn.init.zeros_(self.out.bias)
         if self.reads_surprise:
             self.prior = nn.Parameter(torch.zeros(1))
+            self.slope = nn.Parameter(torch.zeros(1))
 
     @property
     def reads_surprise(self) -> bool:
@@ -64,7 +66,8 @@ class ValueHead(nn.Module):
             return self.out(self.mlp(state)).squeeze(-1).float().sigmoid()
         assert surprise is not None
         known = surprise.nan_to_num().to(state.dtype)[..., None]
-        evidence = self.out(self.mlp(torch.cat([state, known], dim=-1))).squeeze(-1).float()
+        evidence = self.out(self.mlp(torch.cat([state, known], dim=-1))) + self.slope * known
+        evidence = evidence.squeeze(-1).float()
         return (self.prior.float() + running_sum(evidence, ~surprise.isnan())).sigmoid()
 
 

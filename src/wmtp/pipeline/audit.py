@@ -17,7 +17,7 @@ from wmtp.config.load import load_document
 from wmtp.config.options import resolve_options
 from wmtp.config.recipe import Recipe
 from wmtp.data.collate import Collate
-from wmtp.data.encode import EncodedSet, encode_examples
+from wmtp.data.encode import Encoded, EncodedSet, encode_examples
 from wmtp.data.example import Example
 from wmtp.data.reference import with_reference_ce
 from wmtp.data.seen import SeenProblems
@@ -48,7 +48,7 @@ class Faulty:
     """Where faulty programs come from; without `file` and `source`, from the first run's recipe.
 
     limit: at most this many programs, evenly spaced. max_length: tokens of a program with its prompt;
-    default: that of each run's recipe.
+    default: that of each run's recipe. end_token: whether the token after a program's text is scored too.
     """
 
     file: Path | None = None
@@ -57,6 +57,7 @@ class Faulty:
     split: str = "test"
     limit: int | None = None
     max_length: int | None = None
+    end_token: bool = False
 
     def __str__(self) -> str:
         return f"{self.file or self.source or 'data of the recipe'}, split {self.split}"
@@ -171,7 +172,8 @@ def unseen_faulty(
 
 
 def _settings(faulty: Faulty) -> dict[str, Any]:
-    return {"set": faulty.settings, "limit": faulty.limit, "max_length": faulty.max_length}
+    names = ("limit", "max_length", "end_token")
+    return {"set": faulty.settings, **{name: getattr(faulty, name) for name in names}}
 
 
 def _examples(faulty: Faulty, first: Trained) -> Iterator[Example]:
@@ -206,7 +208,7 @@ def _audit_run(
         cache = Path(environment.output_root) / "cache"
         reference = model_folder(run.algorithm.reference)
         data = with_reference_ce(data, reference, run.tokenizer, cache, device=device)
-    programs, samples = _weigh(run, data, display)
+    programs, samples = _weigh(run, data, faulty.end_token, display)
     keys = [(item.example.task_id, item.example.completion) for item in data.items]
     by_source: dict[str, list[int]] = {}
     for place, item in enumerate(data.items):
@@ -215,6 +217,7 @@ def _audit_run(
         name=run.name,
         algorithm=run.recipe.algorithm.name,
         left_out=len(examples) - len(data),
+        at_end=sum(of[0] is None for of in programs[WEIGHTS]),
         scores=scores_by_head(programs),
         by_source={
             source: scores_by_head(
@@ -229,7 +232,7 @@ def _audit_run(
 
 
 def _encoded(run: Trained, examples: list[Example], faulty: Faulty) -> EncodedSet:
-    """Return the programs that have a faulty token, and another, within the maximal length."""
+    """Return the programs with a fault within the maximal length, also those that lack their end alone."""
     settings, where = run.recipe.data, str(faulty)
     max_length = faulty.max_length or settings.max_length
     positions = getattr(run.model.config.get_text_config(), "max_position_embeddings", None)
@@ -240,17 +243,25 @@ def _encoded(run: Trained, examples: list[Example], faulty: Faulty) -> EncodedSe
     if "reward" in run.algorithm.needs and any(e.reward is None for e in examples):
         raise DataError(f"{where}: {run.recipe.algorithm.name} needs the reward of each program.")
     data = encode_examples(examples, run.tokenizer, max_length, where, boundary=settings.boundary)
-    kept = [item for item in data.items if head_programs(item, np.zeros((len(item), 1)))[0]]
-    if not kept:
+    scored = [
+        head_programs(item, np.zeros((len(item), 1)), faulty.end_token)[0] for item in data.items
+    ]
+    if not any(scored):
         raise DataError(
             f"{where}: no program has a fault, and a token that is none, within the first {max_length} "
-            f"tokens of {run.run.path}. Give shorter programs, or a larger --max-length."
+            f"tokens of {run.run.path}. Give shorter programs, or a larger --max-length; --end-token for "
+            "those that only lack something at their end."
         )
-    return EncodedSet(kept)
+    pairs = zip(data.items, scored, strict=True)
+    return EncodedSet([item for item, known in pairs if known or _lacks_its_end(item)])
+
+
+def _lacks_its_end(item: Encoded) -> bool:
+    return bool(item.fault[len(item) - item.num_tail :].any())
 
 
 def _weigh(
-    run: Trained, data: EncodedSet, display: Display
+    run: Trained, data: EncodedSet, end_token: bool, display: Display
 ) -> tuple[dict[str, list[HeadPrograms]], list[WeighedSample]]:
     """Return the programs under weights, their shuffle and signals, and the weights for the page."""
     collate = Collate(run.model.num_heads, int(run.tokenizer.pad_token_id))
@@ -268,7 +279,7 @@ def _weigh(
             for name, view in views.items():
                 by_token = align_to_tokens(view.float(), batch.valid).cpu()
                 for sample, values in zip(chosen, by_token, strict=True):
-                    found = head_programs(data.items[sample], values.numpy())
+                    found = head_programs(data.items[sample], values.numpy(), end_token)
                     programs.setdefault(name, []).append(found)
                     if name == WEIGHTS:
                         record = weight_record(data, sample, values, run.tokenizer)

@@ -36,7 +36,8 @@ ProgramKey = tuple[str, str]
 class AuditedRun:
     """One run's audit.
 
-    left_out: programs without a fault, or with nothing else, within the run's maximal length. scores: by
+    left_out: programs without a fault, or with nothing else, within the run's maximal length. at_end:
+    programs among the samples that only lack something at their end, and have no score. scores: by
     "SIGNAL/head_K", then by name of the score. by_source: the same under head 0 for each source of
     programs, empty when there is one. samples, auroc: of each program, by task and text, the weights
     of its tokens, and how well head 0's weights find the fault.
@@ -45,6 +46,7 @@ class AuditedRun:
     name: str
     algorithm: str
     left_out: int
+    at_end: int
     scores: Scores
     by_source: dict[str, Scores]
     samples: dict[ProgramKey, WeighedSample]
@@ -55,6 +57,7 @@ class AuditedRun:
         return {
             "algorithm": self.algorithm,
             "left_out": self.left_out,
+            "at_end": self.at_end,
             "metrics": _as_json(score_rows(self.scores)),
             "by_source": {
                 source: _as_json(score_rows(found)) for source, found in self.by_source.items()
@@ -111,6 +114,11 @@ def audit_table(record: dict[str, Any]) -> str:
             lines.append(
                 f"  {run['left_out']} programs left out: the fault is beyond the maximal length"
             )
+        if run["at_end"]:
+            lines.append(
+                f"  {run['at_end']} programs without a score: they only lack something at their end "
+                "(--end-token)"
+            )
     return "\n".join(lines)
 
 
@@ -124,6 +132,7 @@ def write_audit_page(path: Path, runs: Sequence[AuditedRun], record: dict[str, A
             css=Markup(css),
             data=record["settings"]["data"],
             programs=record["programs"],
+            end_token=record["settings"]["end_token"],
             titles=_TITLES,
             runs=[_tables(run) for run in runs],
             suspicions=[line for run in runs for line in run.suspicions],
@@ -146,6 +155,7 @@ def _tables(run: AuditedRun) -> dict[str, Any]:
         "name": run.name,
         "algorithm": run.algorithm,
         "left_out": run.left_out,
+        "at_end": run.at_end,
         "n": next(iter(run.scores.values()))["auroc"].n,
         "first": [_row(name, found) for name, found in rows if name.endswith("/head_0")],
         "further": [_row(name, found) for name, found in rows if not name.endswith("/head_0")],
@@ -171,17 +181,18 @@ def _row(name: str, found: dict[str, Interval]) -> dict[str, Any]:
 
 
 def _heat(runs: Sequence[AuditedRun]) -> HeatMap:
-    """Return programs from the best found fault to the worst, evenly spaced, under every run."""
+    """Return programs from the best found fault to the worst, evenly spaced, under every run.
+
+    Then one that has no score, for it only lacks something at its end.
+    """
     first = runs[0].auroc
     ranked = sorted(first, key=lambda key: -first[key])
     num = min(_SHOWN, len(ranked))
     chosen = [ranked[round(i * (len(ranked) - 1) / max(1, num - 1))] for i in range(num)]
+    chosen += [key for key in runs[0].samples if key not in first][:1]
     views = [{run.name: run.samples[key] for run in runs if key in run.samples} for key in chosen]
-    notes = [
-        "AUROC "
-        + ", ".join(f"{run.auroc[key]:.2f} ({run.name})" for run in runs if key in run.auroc)
-        for key in chosen
-    ]
+    scores = [[f"{r.auroc[key]:.2f} ({r.name})" for r in runs if key in r.auroc] for key in chosen]
+    notes = [f"AUROC {', '.join(of)}" if of else "something is missing at the end" for of in scores]
     return heat_map_of(views, notes)
 
 
