@@ -22,9 +22,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wmtp.sandbox import seccomp, wire
+from wmtp.sandbox.candidate import REPORT
 from wmtp.sandbox.conclusion import ENTERED
 from wmtp.sandbox.isolation import Cells, enter_room
-from wmtp.sandbox.jobs import JOBS, REPORT
+from wmtp.sandbox.jobs import JOBS
 from wmtp.sandbox.program import Limits
 from wmtp.sandbox.rehearsal import rehearse
 
@@ -215,7 +216,8 @@ class Server:
         run.results += data
         if len(run.results) > REPORT_LIMIT_BYTES:
             run.cause = "output"
-        if job == "screen" and b"\n" in data:  # limits are per program; these are not hostile
+        # Limits are per program. What reports here is the judge, or programs that are not hostile.
+        if job in ("judge", "screen") and b"\n" in data:
             run.cpu_base = run.cpu_seconds()
             run.wall_base = time.monotonic() - run.started
             run.output_bytes = 0
@@ -238,8 +240,8 @@ class Server:
             "cause": run.cause,
             "ended_itself": bool(ended),
             "exit": os.waitstatus_to_exitcode(status),
-            "cpu": usage.ru_utime + usage.ru_stime,
-            "wall": time.monotonic() - run.started,
+            "cpu": usage.ru_utime + usage.ru_stime - run.cpu_base,
+            "wall": time.monotonic() - run.started - run.wall_base,
             "results": [line.decode("utf-8", "replace") for line in lines],
         }
 
