@@ -11,40 +11,33 @@ from collections.abc import Iterator
 
 # Modules that hold no state which using them could change, apart from setting their attributes.
 STATELESS = frozenset(
-    ("bisect", "collections", "copy", "datetime", "fractions", "functools", "heapq", "itertools")
-    + ("math", "string", "typing")
+    {
+        *("bisect", "collections", "copy", "datetime", "fractions", "functools", "heapq"),
+        *("itertools", "math", "string", "typing"),
+    }
 )
 # Of the built-in names, those through which nothing is reached that outlives the tests.
 HARMLESS = frozenset(
-    (
-        "abs",
-        "all",
-        "any",
-        "ascii",
-        "bin",
-        "bool",
-        "bytearray",
-        "bytes",
-        "callable",
-        "chr",
-        "complex",
-    )
-    + ("dict", "divmod", "enumerate", "filter", "float", "format", "frozenset", "hash", "hex", "id")
-    + ("int", "isinstance", "issubclass", "iter", "len", "list", "map", "max", "min", "next")
-    + ("object", "oct", "ord", "pow", "print", "range", "repr", "reversed", "round", "set", "slice")
-    + ("sorted", "str", "sum", "tuple", "type", "zip", "NotImplemented", "Ellipsis")
+    {
+        *("abs", "all", "any", "ascii", "bin", "bool", "bytearray", "bytes", "callable", "chr"),
+        *("complex", "dict", "divmod", "enumerate", "filter", "float", "format", "frozenset"),
+        *("hash", "hex", "id", "int", "isinstance", "issubclass", "iter", "len", "list", "map"),
+        *("max", "min", "next", "object", "oct", "ord", "pow", "print", "range", "repr"),
+        *("reversed", "round", "set", "slice", "sorted", "str", "sum", "tuple", "type", "zip"),
+        *("Ellipsis", "NotImplemented"),
+    }
 )
-# Attributes that lead to frames and what they hold, and that which registers with an abstract class.
-REACHING_OUT = re.compile(r"_|(gi|cr|ag|tb|f)_|register$")
+# Attributes that lead to frames and what they hold, or to tables that classes are entered in.
+REACHING_OUT = re.compile(r"_|(gi|cr|ag|tb|f)_|(register|dispatch_table)$")
 MAKERS = (ast.ClassDef, ast.Import, ast.ImportFrom, ast.AsyncFunctionDef)
 
 
 def leave_nothing(tests: ast.AST) -> bool:
     """Return whether running `tests` can change nothing that is there after their globals are gone.
 
-    The state of a process is that of its modules. Here tests neither set attributes nor use a
-    module, a built-in function or an attribute by which they could come at such state. Tests are not
-    hostile; what a program hands them is plain data or a reference to what stays with it.
+    The state of a process is that of its modules. Such tests neither set attributes nor use a module,
+    a built-in function or an attribute by which they could come at it. Tests are not hostile; what a
+    program hands them is plain data or a reference to what stays with it.
     """
     return all(map(_leaves_nothing, ast.walk(tests)))
 
@@ -54,17 +47,25 @@ def _leaves_nothing(node: ast.AST) -> bool:
         case ast.ClassDef() | ast.AsyncFunctionDef():
             return False
         case ast.Attribute(attr=name, ctx=context):
-            return isinstance(context, ast.Load) and not REACHING_OUT.match(name)
+            return isinstance(context, ast.Load) and _stays_inside(name)
         case ast.Import(names=names):
             return all(alias.name in STATELESS for alias in names)
         case ast.ImportFrom(module=module, names=names):
-            return module in STATELESS and not any(REACHING_OUT.match(a.name) for a in names)
+            return module in STATELESS and all(_stays_inside(alias.name) for alias in names)
         case ast.Name(id=name):
-            if name in sys.stdlib_module_names:  # the real one, where the program has it
-                return name in STATELESS
-            known = not hasattr(builtins, name) or name in HARMLESS or is_exception(name)
-            return known and not name.startswith("__")
+            harmless = not hasattr(builtins, name) or name in HARMLESS or is_exception(name)
+            return harmless and not name.startswith("__") and _has_no_state(name)
     return True
+
+
+def _stays_inside(name: str) -> bool:
+    """Return whether an attribute `name` leads neither to frames nor to a module with a state."""
+    return not REACHING_OUT.match(name) and _has_no_state(name)
+
+
+def _has_no_state(name: str) -> bool:
+    """Return whether `name`, where it is that of a module of the library, is one without a state."""
+    return name in STATELESS or name not in sys.stdlib_module_names
 
 
 def modules_of(tests: ast.AST) -> set[str]:

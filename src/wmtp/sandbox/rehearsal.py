@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from wmtp.sandbox import wire
-from wmtp.sandbox.codec import dumps
 from wmtp.sandbox.candidate import answer_calls
+from wmtp.sandbox.codec import dumps
 from wmtp.sandbox.examination import examine, prepare
 from wmtp.sandbox.peer import Peer
 

@@ -34,8 +34,8 @@ JUDGE_GRACE_SECONDS = 2.0  # the judge's limits end later, so that the program's
 class Attempt:
     """One run of a program. index: its place in the input.
 
-    fresh: in a judge that no program was in before. case: the test that a program on standard streams is run on; cpu_before, wall_before: what the
-    tests before it took.
+    fresh: in a judge that was not used before. case: the test that a program on standard streams is
+    run on; cpu_before, wall_before: what the tests before it took.
     """
 
     index: int
@@ -189,6 +189,7 @@ class Slot:
         self._run += 1
         self._reports = {}
         self._expected = set()
+        self._judge_works = self._judge_was_used = False
         self.deadline = time.monotonic() + limits.wall_seconds + SILENCE_SECONDS
 
     def _drop_streams(self) -> None:
