@@ -23,6 +23,7 @@ from typing import Any
 
 from wmtp.sandbox import seccomp, wire
 from wmtp.sandbox.candidate import REPORT
+from wmtp.sandbox.codec import loads
 from wmtp.sandbox.conclusion import ENTERED
 from wmtp.sandbox.isolation import Cells, enter_room
 from wmtp.sandbox.jobs import JOBS
@@ -37,6 +38,7 @@ PRELOADED = (
     *("operator", "re", "string", "traceback", "types", "typing"),
 )
 REPORT_LIMIT_BYTES = 4 << 20
+ENTERED_LINE = json.dumps(ENTERED).encode() + b"\n"
 PAYLOAD, CONVERSATION = 3, 5  # descriptors of a child besides its standard streams and REPORT
 SHORTEST_WAIT_SECONDS = 0.002
 
@@ -156,7 +158,7 @@ class Server:
             _place([null, output, output, payload, report, *conversation])
             os.chdir(folder)
             self.cells.enter(limits)
-            _report(ENTERED)
+            os.write(REPORT, ENTERED_LINE)
             JOBS[request["job"]](_take_payload(), _report, CONVERSATION)
             status = 0
         except BaseException as error:  # noqa: BLE001  nothing may unwind into the server's loop
@@ -261,7 +263,7 @@ def _take_payload() -> dict[str, Any]:
     while part := os.read(PAYLOAD, 1 << 20):
         parts.append(part)
     os.close(PAYLOAD)
-    return json.loads(b"".join(parts))
+    return loads(b"".join(parts))
 
 
 def _report(result: Any) -> None:
