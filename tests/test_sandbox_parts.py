@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
+import decimal
 import json
 import signal
 import socket
@@ -146,7 +146,9 @@ TESTS_ONCE = [
 
 def test_which_tests_may_be_run_again_in_their_process() -> None:
     assert [t for t in TESTS_AGAIN if not examination.prepare(t).again] == []
-    assert [t for t in TESTS_ONCE if analysis.leave_nothing(ast.parse(t))] == []
+    assert [t for t in TESTS_ONCE if analysis.leave_nothing(t)] == []
+    deep = "assert f() == " + "-" * 800 + "1"
+    assert examination.prepare(deep).problem == ""
 
 
 @pytest.mark.parametrize(
@@ -344,6 +346,21 @@ def test_a_detail_is_one_printable_line(text: str, length: int) -> None:
 def test_any_bytes_load_or_are_malformed(payload: bytes) -> None:
     with contextlib.suppress(codec.Malformed):
         codec.loads(payload)
+
+
+# ---- runs one after another in a judge -----------------------------------------------------------
+
+
+def test_what_a_run_changes_of_the_decimal_context_stays_in_the_run() -> None:
+    thirds = {"value": [{"Decimal": "1"}, {"Decimal": "3"}]}
+    tests = examination.prepare("a, b = f()\nassert a / b < 1")
+    ours, theirs = socket.socketpair()
+    with theirs:
+        for message in (rehearsal.REPLIES[0], thirds):
+            wire.send(theirs, json.dumps(message).encode())
+        found = examination.converse(ours.detach(), tests)
+    assert found == ("passed", "", True)
+    assert not decimal.getcontext().flags[decimal.Inexact]
 
 
 # ---- the rehearsal of a fork server -------------------------------------------------------------

@@ -216,16 +216,6 @@ def test_memory_that_was_used_ends_the_process(sandbox: Sandbox, used: list[int]
     assert used == [1, 1, 1]
 
 
-def test_a_context_of_decimal_numbers_is_that_of_one_program(
-    sandbox: Sandbox, used: list[int]
-) -> None:
-    """Flags that computing sets are in the context, and tests can reach it through a value."""
-    code = "from decimal import Decimal\ndef f(): return Decimal(1), Decimal(3)"
-    tests = "a, b = f()\nassert a / b < 1 and str(a / b)[:4] == '0.33'"
-    assert outcomes(judged(sandbox, [code] * 3, tests)) == ["passed"] * 3
-    assert used == [1, 2, 3]
-
-
 # ---- limits are those of one program ------------------------------------------------------------
 
 

@@ -32,14 +32,17 @@ REACHING_OUT = re.compile(r"_|(gi|cr|ag|tb|f)_|(register|dispatch_table)$")
 MAKERS = (ast.ClassDef, ast.Import, ast.ImportFrom, ast.AsyncFunctionDef)
 
 
-def leave_nothing(tests: ast.AST) -> bool:
+def leave_nothing(tests: str) -> bool:
     """Return whether running `tests` can change nothing that is there after their globals are gone.
 
     The state of a process is that of its modules. Such tests neither set attributes nor use a module,
     a built-in function or an attribute by which they could come at it. Tests are not hostile; what a
     program hands them is plain data or a reference to what stays with it.
     """
-    return all(map(_leaves_nothing, ast.walk(tests)))
+    try:
+        return all(map(_leaves_nothing, ast.walk(ast.parse(tests))))
+    except (RecursionError, MemoryError):  # more nested than a tree can be, though it compiles
+        return False
 
 
 def _leaves_nothing(node: ast.AST) -> bool:
@@ -68,23 +71,12 @@ def _has_no_state(name: str) -> bool:
     return name in STATELESS or name not in sys.stdlib_module_names
 
 
-def modules_of(tests: ast.AST) -> set[str]:
-    """Return the names of the modules that `tests` import."""
-    found: set[str] = set()
-    for node in ast.walk(tests):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-    return found
-
-
-def may_need_one_process(tests: ast.AST) -> bool:
+def may_need_one_process(tests: str) -> bool:
     """Return whether `tests` have a statement that can make what does not cross.
 
     Where there is none, only a program can have brought about that something does not cross.
     """
-    return any(isinstance(node, MAKERS) for node in ast.walk(tests))
+    return any(isinstance(node, MAKERS) for node in ast.walk(ast.parse(tests)))
 
 
 def names_left_to_the_program(tests: str) -> list[str]:

@@ -10,7 +10,6 @@ have a process for every program.
 
 from __future__ import annotations
 
-import ast
 import contextvars
 import gc
 import importlib
@@ -25,12 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wmtp.sandbox import wire
-from wmtp.sandbox.analysis import (
-    leave_nothing,
-    may_need_one_process,
-    modules_of,
-    names_left_to_the_program,
-)
+from wmtp.sandbox.analysis import leave_nothing, may_need_one_process, names_left_to_the_program
 from wmtp.sandbox.candidate import Report
 from wmtp.sandbox.failures import TEXT_LENGTH, describe, failure
 from wmtp.sandbox.peer import CannotCross, Gone, Peer
@@ -58,13 +52,9 @@ def prepare(text: str) -> Tests:
     try:
         code = compile(text, "<tests>", "exec")
         wanted = names_left_to_the_program(text)
-        tree = ast.parse(text)
-        again = leave_nothing(tree)
+        again = leave_nothing(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return Tests(text, problem=describe(error))
-    if again:
-        for name in sorted(modules_of(tree)):
-            importlib.import_module(name)
     return Tests(text, code, wanted, again)
 
 
@@ -83,8 +73,7 @@ def run_judge(payload: dict[str, Any], report: Report, line: int) -> None:
             return
         report(None)  # limits are those of one run
         started = time.perf_counter()
-        # In a context of its own, as that of decimal numbers is part of it.
-        outcome, detail, whole = contextvars.Context().run(_converse, conversation, tests)
+        outcome, detail, whole = converse(conversation, tests)
         seconds = time.perf_counter() - started
         goes_on = tests.again and whole and number < MOST_RUNS and traces.are_none()
         wire.send(channel, json.dumps([outcome, detail, seconds, goes_on]).encode())
@@ -92,9 +81,11 @@ def run_judge(payload: dict[str, Any], report: Report, line: int) -> None:
             return
 
 
-def _converse(conversation: int, tests: Tests) -> tuple[str, str, bool]:
+def converse(conversation: int, tests: Tests) -> tuple[str, str, bool]:
+    """Return `examine` of the candidate at the other end of the descriptor `conversation`."""
     with socket.socket(fileno=conversation) as connection:
-        return examine(Peer(connection), tests)
+        # In a context of its own, as that of decimal numbers is part of it.
+        return contextvars.Context().run(examine, Peer(connection), tests)
 
 
 class Traces:
@@ -141,7 +132,7 @@ def examine(peer: Peer, tests: Tests) -> tuple[str, str, bool]:
     if isinstance(peer.fault, Gone):
         outcome, detail = peer.fault.outcome, str(peer.fault)
     elif isinstance(peer.fault, CannotCross):
-        needed = may_need_one_process(ast.parse(tests.text))
+        needed = may_need_one_process(tests.text)
         outcome, detail = "cannot_cross" if needed else "failed", str(peer.fault)
     whole = whole and peer.fault is None and outcome in ("passed", "failed")
     return outcome, detail[:TEXT_LENGTH], whole
