@@ -18,7 +18,7 @@ from wmtp.evaluation.judge import judge, read_samples
 from wmtp.evaluation.run import judge_and_report
 from wmtp.sandbox import Limits, Program, Sandbox, Verdict, probe
 from wmtp.sandbox.conclusion import Again
-from wmtp.sandbox.slot import Slot
+from wmtp.sandbox.slot import Attempt, Slot
 
 LIMITS = Limits(cpu_seconds=30.0, wall_seconds=120.0)
 
@@ -80,6 +80,24 @@ def test_outcomes_come_in_the_order_of_the_samples(sandbox: Sandbox, benchmark: 
         for o in outcomes
     )
     assert calls == [(k, 4) for k in range(5)]
+
+
+def test_samples_of_a_task_are_judged_together(
+    sandbox: Sandbox, benchmark: Squares, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tests are then made ready once; in which order samples were drawn does not matter."""
+    started: list[str] = []
+    start = Slot.start
+
+    def note(self: Slot, attempt: Attempt) -> None:
+        assert isinstance(attempt.program, Program)
+        started.append(attempt.program.tests)
+        start(self, attempt)
+
+    monkeypatch.setattr(Slot, "start", note)
+    judge(SAMPLES, benchmark, sandbox=sandbox)
+    first, second = dict.fromkeys(started)
+    assert started == [first] * 2 + [second] * 2
 
 
 def test_a_resumed_run_judges_only_what_is_missing(

@@ -459,7 +459,8 @@ def test_a_dead_server_is_replaced(sandbox: Sandbox) -> None:
     assert judged(sandbox, "x = 1", "").outcome == "passed"
     own = descendants(os.getpid()) - others
     for pid in own:
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # gone with its parent
+            os.kill(pid, signal.SIGKILL)
     assert judged(sandbox, "x = 1", "assert x == 1").outcome == "passed"
     wait_until_dead(own)
 
@@ -479,6 +480,71 @@ def test_a_server_that_dies_during_a_run_costs_one_retry(sandbox: Sandbox) -> No
 
     assert [verdict.outcome for _, verdict in sandbox.judge(programs())] == ["passed"]
     assert killed
+
+
+def judge_process(sandbox: Sandbox) -> int:
+    """Return the process in which the first slot's tests run; it has no children."""
+    below = descendants(sandbox._slots[0]._servers["judge"]._process.pid)
+    [pid] = [pid for pid in below if not descendants(pid)]
+    return pid
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_judge_that_died_after_its_last_program_is_replaced() -> None:
+    mode: Any = "auto" if probe().tier else "limits-only"
+    program = Program("def f(): return 1", "assert f() == 1", SHORT)
+    with Sandbox(mode, workers=1) as sandbox:
+        stream = sandbox.judge([program] * 4)
+        next(stream)
+        pids = set()
+        for _, verdict in stream:
+            assert verdict.outcome == "passed"
+            pids.add(pid := judge_process(sandbox))
+            os.kill(pid, signal.SIGKILL)
+            wait_until_dead({pid})
+    assert len(pids) == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_a_used_judge_may_be_to_blame_for_is_tried_in_a_fresh_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mode: Any = "auto" if probe().tier else "limits-only"
+    attempts: list[tuple[int, bool]] = []
+    start = Slot.start
+    code = "import time\ndef f(x): time.sleep(x / 4); return x"
+
+    with Sandbox(mode, workers=1) as sandbox:
+
+        def start_and_kill(self: Slot, attempt: Attempt) -> None:
+            start(self, attempt)
+            attempts.append((attempt.index, attempt.fresh))
+            if attempts == [(0, False), (1, False)]:
+                os.kill(judge_process(sandbox), signal.SIGKILL)
+
+        monkeypatch.setattr(Slot, "start", start_and_kill)
+        verdicts = [v for _, v in sandbox.judge([Program(code, "assert f(1) == 1", SHORT)] * 3)]
+    assert [verdict.outcome for verdict in verdicts] == ["passed"] * 3
+    assert attempts == [(0, False), (1, False), (1, True), (2, False)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_judge_waits_for_programs_only_so_long() -> None:
+    mode: Any = "auto" if probe().tier else "limits-only"
+    program = Program("def f(): return 1", "assert f() == 1", Limits(wall_seconds=0.2))
+    with Sandbox(mode, workers=1) as sandbox:
+        for _ in range(2):
+            assert [v.outcome for _, v in sandbox.judge([program] * 2)] == ["passed"] * 2
+            wait_until_dead({judge_process(sandbox)})
+
+
+def test_programs_of_several_tasks_meet_their_own_tests(sandbox: Sandbox) -> None:
+    programs = [
+        Program(f"def f(): return {i % 3}", f"assert f() == {i // 2 % 3}", SHORT) for i in range(18)
+    ]
+    verdicts = dict(sandbox.judge(programs))
+    passed = [verdicts[i].outcome == "passed" for i in range(18)]
+    assert passed == [i % 3 == i // 2 % 3 for i in range(18)]
 
 
 def test_a_lasting_sandbox_fault_is_an_error_never_a_failure(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import decimal
 import json
 import signal
 import socket
@@ -17,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wmtp.sandbox import Limits, Verdict, codec, jobs, rehearsal, seccomp, wire
+from wmtp.sandbox import Limits, Verdict, analysis, codec, examination, rehearsal, seccomp, wire
 from wmtp.sandbox.conclusion import ENTERED, Again, conclude_inside, conclude_split
 from wmtp.sandbox.peer import Peer
 from wmtp.sandbox.program import one_line
@@ -82,6 +83,72 @@ def test_what_has_to_be_repeated(judge: Any, candidate: Any, why: str) -> None:
     assert isinstance(found, Again)
     assert found.why == why
     assert found.verdict.outcome == ("timeout" if why == "alone" else "error")
+
+
+@pytest.mark.parametrize(
+    ("judge", "candidate", "fresh"),
+    [
+        (PASSED, STOPPED, False),
+        (report(["failed", "x"]), STOPPED, False),
+        (report(["memory", "x"]), STOPPED, True),
+        (report(), STOPPED, True),
+        (report(cause="cpu", exit=-9), STOPPED, True),
+        (report(cause="wall", exit=-9), STOPPED, True),
+        (report(cause="output", exit=-9), STOPPED, True),
+        (GONE, report(cause="wall", cpu=1.9, exit=-9), True),
+        (GONE, report(cause="cpu", exit=-9), False),
+        (GONE, report(cause="output", exit=-9), False),
+    ],
+)
+def test_what_a_used_judge_can_be_to_blame_for(judge: Any, candidate: Any, fresh: bool) -> None:
+    found = conclude_split(judge, candidate, LIMITS, used=True)
+    assert (isinstance(found, Again) and found.why == "fresh") == fresh
+
+
+TESTS_AGAIN = [
+    "METADATA = {}\ndef check(candidate):\n    assert candidate([1]) == [(1, 'a')], 'no'\ncheck(f)",
+    "import math\nfrom itertools import count as c\nassert math.isclose(f(next(c())), 1.5)",
+    "try:\n    f()\nexcept (ValueError, Own) as error:\n    assert error.args[0].strip() == 'x'",
+    "with f() as g, h:\n    g[1], *rest = [k for k in g if (n := k)]\n    del g[1], rest",
+    "def g(*a, k=lambda: 1):\n    global n\n    n = yield from a\nassert list(map(f, g(1))) and _",
+]
+TESTS_ONCE = [
+    "import random",
+    "import os.path",
+    "from math import __dict__",
+    "from fractions import sys",
+    "from . import x",
+    "from copy import dispatch_table",
+    "f.x = 1",
+    "del f.x",
+    "f.x += 1",
+    "for f.x in g: pass",
+    "(f.x for f.x in g)",
+    "f.__class__",
+    "(i for i in f).gi_frame",
+    "error.with_traceback(0).tb_frame",
+    "f().f_builtins",
+    "Sized.register(f)",
+    "random.seed(f())",
+    "f.sys",
+    "class A: pass",
+    "async def g(): await f()",
+    "[exec, f]",
+    "setattr(f, 'x', 1)",
+    "getattr(f, 'x')",
+    "vars(f)",
+    "globals()",
+    "open(f)",
+    "__builtins__",
+    "__name__",
+]
+
+
+def test_which_tests_may_be_run_again_in_their_process() -> None:
+    assert [t for t in TESTS_AGAIN if not examination.prepare(t).again] == []
+    assert [t for t in TESTS_ONCE if analysis.leave_nothing(t)] == []
+    deep = "assert f() == " + "-" * 800 + "1"
+    assert examination.prepare(deep).problem == ""
 
 
 @pytest.mark.parametrize(
@@ -251,10 +318,9 @@ def test_no_conversation_with_the_judge_passes_or_breaks_it(values: Any, frames:
         for frame in (first, *frames):
             wire.send(theirs, json.dumps(frame).encode())
         theirs.shutdown(socket.SHUT_WR)
-        reported: list[list[str]] = []
-        jobs.judge_over(Peer(ours), TESTS, reported.append)
-    [(outcome, detail)] = reported
+        outcome, detail, whole = examination.examine(Peer(ours), examination.prepare(TESTS))
     assert outcome not in ("passed", "cannot_cross", "broken_tests")
+    assert outcome == "failed" or not whole
     assert len(Verdict("failed", 0.0, detail).detail) <= 300
 
 
@@ -280,6 +346,21 @@ def test_a_detail_is_one_printable_line(text: str, length: int) -> None:
 def test_any_bytes_load_or_are_malformed(payload: bytes) -> None:
     with contextlib.suppress(codec.Malformed):
         codec.loads(payload)
+
+
+# ---- runs one after another in a judge -----------------------------------------------------------
+
+
+def test_what_a_run_changes_of_the_decimal_context_stays_in_the_run() -> None:
+    thirds = {"value": [{"Decimal": "1"}, {"Decimal": "3"}]}
+    tests = examination.prepare("a, b = f()\nassert a / b < 1")
+    ours, theirs = socket.socketpair()
+    with theirs:
+        for message in (rehearsal.REPLIES[0], thirds):
+            wire.send(theirs, json.dumps(message).encode())
+        found = examination.converse(ours.detach(), tests)
+    assert found == ("passed", "", True)
+    assert not decimal.getcontext().flags[decimal.Inexact]
 
 
 # ---- the rehearsal of a fork server -------------------------------------------------------------

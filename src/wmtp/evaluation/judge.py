@@ -68,7 +68,7 @@ def judge(
         if outcomes_path is not None:
             done = _reusable(Path(outcomes_path), hashes)
             lines = stack.enter_context(append_jsonl(outcomes_path))
-        left = [key for key in wanted if key not in done]
+        left = _by_task(key for key in wanted if key not in done)
         if progress is not None:
             progress(len(done), len(wanted))
         for index, verdict in sandbox.judge(map(program, left)):
@@ -164,6 +164,14 @@ def _reusable(path: Path, hashes: dict[Key, str]) -> dict[Key, dict[str, Any]]:
     if len(kept) < len(records):
         atomic_write_text(path, "".join(json.dumps(record) + "\n" for record in kept.values()))
     return kept
+
+
+def _by_task(keys: Iterable[Key]) -> list[Key]:
+    """Return the keys with those of one task together: its tests are made ready once for them."""
+    found: dict[str, list[Key]] = defaultdict(list)
+    for key in keys:
+        found[key[0]].append(key)
+    return [key for group in found.values() for key in group]
 
 
 def _by_id(tasks: Iterable[Task] | None, benchmark: Benchmark[Any]) -> dict[str, Task]:

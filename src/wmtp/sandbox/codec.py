@@ -24,6 +24,10 @@ SCALARS = frozenset({type(None), bool, int, float, str})
 # of their number. Those in a list of scalars do not, so as to leave that path quick.
 DECIMAL_BITS = 1 << 12
 
+# Made once: the functions of `json` make them anew, or guess the encoding, for every message.
+ENCODER = json.JSONEncoder(separators=(",", ":"), check_circular=False)
+DECODER = json.JSONDecoder()
+
 # Types that may cross by name. `type` itself and anything that runs text is left out on purpose,
 # and so are types whose attributes can be set.
 DATA_TYPES: dict[str, type] = {
@@ -215,7 +219,7 @@ def dumps(node: Any) -> bytes:
     digits = sys.get_int_max_str_digits()
     sys.set_int_max_str_digits(0)
     try:
-        return json.dumps(node, separators=(",", ":"), check_circular=False).encode()
+        return ENCODER.encode(node).encode()
     finally:
         sys.set_int_max_str_digits(digits)
 
@@ -225,7 +229,7 @@ def loads(payload: bytes) -> Any:
     digits = sys.get_int_max_str_digits()
     sys.set_int_max_str_digits(0)
     try:
-        return json.loads(payload)
+        return DECODER.decode(payload.decode("utf-8", "surrogatepass"))
     except (ValueError, RecursionError) as error:
         raise Malformed(f"{type(error).__name__}: {error}") from None
     finally:

@@ -18,12 +18,13 @@ class Again:
     """The program has to run once more.
 
     why: "inside" when its tests need its own classes in their process, "alone" when it ran out of
-    wall time without using the CPU, "fault" when the sandbox failed, "next" when its next test is
-    due. verdict: what counts if it ends the same way again, alone on this machine. cpu_seconds:
-    what its tests have used so far.
+    wall time without using the CPU, "fault" when the sandbox failed, "fresh" when the process with
+    its tests, which ran for another program before, may be why it ended as it did, "next" when its
+    next test is due. verdict: what counts if it ends the same way again, alone on this machine.
+    cpu_seconds: what its tests have used so far.
     """
 
-    why: Literal["inside", "alone", "fault", "next"]
+    why: Literal["inside", "alone", "fault", "fresh", "next"]
     verdict: Verdict
     cpu_seconds: float = 0.0
 
@@ -31,15 +32,20 @@ class Again:
 Report = dict[str, Any]
 
 
-def conclude_split(judge: Report, candidate: Report, limits: Limits) -> Verdict | Again:
+def conclude_split(
+    judge: Report, candidate: Report, limits: Limits, used: bool = False
+) -> Verdict | Again:
     """Combine the reports of both processes of a split run.
 
     A broken limit outweighs what the tests say; only a judge that reached the end says `passed`.
+    used: the judge had run for another program before.
     """
     fault = fault_of(judge) or fault_of(candidate)
     if fault:
         return faulty(judge, fault)
     result = next(iter(results_of(judge)), None)
+    if used and (result is None or result[0] == "memory" or candidate["cause"] == "wall"):
+        return Again("fresh", Verdict("error", judge["wall"], "a process that was used before"))
     limit = limit_of(candidate, limits, judge["wall"])
     if limit is not None:
         return limit

@@ -84,6 +84,7 @@ class Judging:
             "inside": replace(attempt, inside=True),
             "alone": replace(attempt, alone=True),
             "fault": replace(attempt, after_fault=True, alone=True),
+            "fresh": replace(attempt, fresh=True),
             "next": Attempt(
                 attempt.index,
                 attempt.program,

@@ -66,9 +66,7 @@ class ServerProcess:
 
     def _await_ready(self) -> None:
         try:
-            self.control.settimeout(START_SECONDS)
-            answer = self.receive()
-            self.control.settimeout(None)
+            answer = self.receive(START_SECONDS)
         except TimeoutError:
             raise SandboxError(
                 f"a {self.tier} server did not start in {START_SECONDS:.0f} s."
@@ -85,9 +83,12 @@ class ServerProcess:
         """Send a request; an `OSError` when the server is gone."""
         wire.send(self.control, json.dumps(message).encode(), descriptors)
 
-    def receive(self) -> dict[str, Any]:
-        """Return the next report; `EOFError` or `OSError` when the server is gone."""
-        return json.loads(wire.receive(self.control))
+    def receive(self, timeout_seconds: float | None = None) -> dict[str, Any]:
+        """Return the next report; `EOFError` or `OSError` when the server is gone or silent."""
+        self.control.settimeout(timeout_seconds)
+        report = json.loads(wire.receive(self.control))
+        self.control.settimeout(None)
+        return report
 
     def close(self) -> None:
         """End the server and everything in it; returns when all of it is dead."""

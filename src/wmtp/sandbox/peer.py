@@ -16,13 +16,10 @@ from typing import Any
 
 from wmtp.sandbox import wire
 from wmtp.sandbox.codec import EXCEPTIONS, Malformed, decode, dumps, encode, loads
+from wmtp.sandbox.raising import builtin_base, exception_of, instance_of, message_of
 from wmtp.sandbox.references import LENT, MUTABLE, Lent, Remote, extended, returned
 
 MESSAGE_LIMIT_BYTES = 32 << 20
-ERROR_TEXT_LENGTH = 10_000
-
-# What an exception may take along; others send their text alone.
-ERROR_ARGUMENTS = frozenset({type(None), bool, int, float, str, bytes})
 ITERATOR_MODULES = ("builtins", "itertools", "collections", "_collections")
 # These end a loop or a generator of the tests without a word (compare PEP 479).
 SILENT = (StopIteration, StopAsyncIteration, GeneratorExit)
@@ -133,46 +130,16 @@ class Peer:
             raise TypeError("this is not an iterator of the tests")
         return next(iterator)
 
-    # ---- exceptions -------------------------------------------------------------------------
-
     def _error(self, error: BaseException) -> dict[str, Any]:
-        builtin = _builtin_base(type(error))
-        lineage = type.mro(type(error))
-        own = lineage[: lineage.index(builtin) + (type(error) is builtin)]
-        known = [self._handles[id(c)] for c in own if id(c) in self._handles]
-        try:
-            text = str.__str__(str(error))
-        except BaseException as inner:  # noqa: BLE001  a hostile __str__ must not hide the error
-            text = f"(its text cannot be had: {type(inner).__name__})"
-        args: list[Any] = [text[:ERROR_TEXT_LENGTH]]
-        if type(error) is builtin and ERROR_ARGUMENTS.issuperset(map(type, error.args)):
-            args = list(error.args)
-        name = type(error).__name__
-        return {
-            "raise": builtin.__name__,
-            "name": name,
-            "args": self._encode(args),
-            "classes": known,
-        }
+        message = message_of(error, self._handles)
+        return {**message, "args": self._encode(message["args"])}
 
     def _exception(self, message: dict[str, Any]) -> BaseException:
         args = self._decode(message.get("args"))
-        name = message.get("name")
         try:
-            classes = [self._error_classes.get(handle) for handle in message["classes"]]
-            kind = next((c for c in classes if c), None) or EXCEPTIONS[message["raise"]]
-        except (KeyError, TypeError):
-            raise self.gone("malformed", "an exception that is not in the protocol") from None
-        plain = type(args) is list and ERROR_ARGUMENTS.issuperset(map(type, args))
-        # Some versions of Python crash on the text of a Unicode error at a place before the first.
-        odd = (
-            plain and issubclass(kind, UnicodeError) and any(type(a) is int and a < 0 for a in args)
-        )
-        if not plain or odd or type(name) is not str:
-            raise self.gone("malformed", "an exception that is not in the protocol")
-        error = _exception_of(kind, args)
-        error.candidate_name = name  # type: ignore[attr-defined]
-        return error
+            return exception_of(message, args, self._error_classes)
+        except Malformed as error:
+            raise self.gone("malformed", str(error)) from None
 
     # ---- values -----------------------------------------------------------------------------
 
@@ -186,7 +153,7 @@ class Peer:
         if self._is_judge:
             return self._lend(value)
         if isinstance(value, type) and issubclass(value, BaseException):
-            return {"exception": [self._handle(value), _builtin_base(value).__name__]}
+            return {"exception": [self._handle(value), builtin_base(value).__name__]}
         return {"mine": self._handle(value)}
 
     def _lend(self, value: Any) -> dict[str, Any]:
@@ -271,7 +238,7 @@ class Peer:
             return found
         if tag == "error":
             kind, args = (self._decode(part) for part in body)
-            return _exception_of(kind, args)
+            return instance_of(kind, args)
         return None
 
     # ---- messages ---------------------------------------------------------------------------
@@ -301,20 +268,6 @@ class Peer:
                 raise self.gone("malformed", "a message that is not in the protocol")
             raise self.gone("output_limit", f"a value of {message['overflow']} bytes")
         return message
-
-
-def _builtin_base(kind: type) -> type[BaseException]:
-    return next(c for c in type.mro(kind) if EXCEPTIONS.get(c.__name__) is c)
-
-
-def _exception_of(kind: type[BaseException], args: list[Any]) -> BaseException:
-    """Return `kind(*args)`, or one of its plainer bases where that cannot be made."""
-    for base in type.mro(kind):
-        try:
-            return base(*args)
-        except (TypeError, ValueError):
-            continue
-    return BaseException(*args)
 
 
 def _name_in_library(value: Any) -> list[Any] | None:

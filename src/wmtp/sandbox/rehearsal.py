@@ -16,8 +16,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from wmtp.sandbox import wire
+from wmtp.sandbox.candidate import answer_calls
 from wmtp.sandbox.codec import dumps
-from wmtp.sandbox.jobs import answer_calls, judge_over
+from wmtp.sandbox.examination import examine, prepare
 from wmtp.sandbox.peer import Peer
 
 ROUNDS = 16  # more than the runs after which CPython specialises bytecode
@@ -58,7 +59,9 @@ def rehearse(jobs: Sequence[str]) -> None:
                 answer_calls(CODE, channel)
         if "judge" in jobs:
             with _after(REPLIES) as channel:
-                judge_over(Peer(channel), TESTS, _expect_pass)
+                result = examine(Peer(channel), prepare(TESTS))
+            if result != ("passed", "", True):
+                raise RuntimeError(f"rehearsal: {result}")
     sys.modules.pop("solution", None)
 
 
@@ -71,8 +74,3 @@ def _after(messages: Sequence[dict[str, Any]]) -> Iterator[socket.socket]:
             wire.send(ours, dumps(message))
         ours.shutdown(socket.SHUT_WR)
         yield theirs
-
-
-def _expect_pass(result: Any) -> None:
-    if result != ["passed", ""]:
-        raise RuntimeError(f"rehearsal: {result}")

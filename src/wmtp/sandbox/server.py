@@ -22,9 +22,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wmtp.sandbox import seccomp, wire
+from wmtp.sandbox.candidate import REPORT
+from wmtp.sandbox.codec import loads
 from wmtp.sandbox.conclusion import ENTERED
 from wmtp.sandbox.isolation import Cells, enter_room
-from wmtp.sandbox.jobs import JOBS, REPORT
+from wmtp.sandbox.jobs import JOBS
 from wmtp.sandbox.program import Limits
 from wmtp.sandbox.rehearsal import rehearse
 
@@ -36,6 +38,7 @@ PRELOADED = (
     *("operator", "re", "string", "traceback", "types", "typing"),
 )
 REPORT_LIMIT_BYTES = 4 << 20
+ENTERED_LINE = json.dumps(ENTERED).encode() + b"\n"
 PAYLOAD, CONVERSATION = 3, 5  # descriptors of a child besides its standard streams and REPORT
 SHORTEST_WAIT_SECONDS = 0.002
 
@@ -155,7 +158,7 @@ class Server:
             _place([null, output, output, payload, report, *conversation])
             os.chdir(folder)
             self.cells.enter(limits)
-            _report(ENTERED)
+            os.write(REPORT, ENTERED_LINE)
             JOBS[request["job"]](_take_payload(), _report, CONVERSATION)
             status = 0
         except BaseException as error:  # noqa: BLE001  nothing may unwind into the server's loop
@@ -215,7 +218,8 @@ class Server:
         run.results += data
         if len(run.results) > REPORT_LIMIT_BYTES:
             run.cause = "output"
-        if job == "screen" and b"\n" in data:  # limits are per program; these are not hostile
+        # Limits are per program. What reports here is the judge, or programs that are not hostile.
+        if job in ("judge", "screen") and b"\n" in data:
             run.cpu_base = run.cpu_seconds()
             run.wall_base = time.monotonic() - run.started
             run.output_bytes = 0
@@ -238,8 +242,8 @@ class Server:
             "cause": run.cause,
             "ended_itself": bool(ended),
             "exit": os.waitstatus_to_exitcode(status),
-            "cpu": usage.ru_utime + usage.ru_stime,
-            "wall": time.monotonic() - run.started,
+            "cpu": usage.ru_utime + usage.ru_stime - run.cpu_base,
+            "wall": time.monotonic() - run.started - run.wall_base,
             "results": [line.decode("utf-8", "replace") for line in lines],
         }
 
@@ -259,7 +263,7 @@ def _take_payload() -> dict[str, Any]:
     while part := os.read(PAYLOAD, 1 << 20):
         parts.append(part)
     os.close(PAYLOAD)
-    return json.loads(b"".join(parts))
+    return loads(b"".join(parts))
 
 
 def _report(result: Any) -> None:

@@ -11,7 +11,6 @@ import atexit
 import os
 import site
 import sys
-import threading
 import types
 from collections.abc import Callable
 from dataclasses import replace
@@ -61,6 +60,10 @@ def _run_main(code: str) -> None:
 
 def _join_threads() -> None:
     """Wait for the program's threads, as at the end of any program, but not for daemons."""
+    if "threading" not in sys.modules:
+        return
+    import threading  # not in a fork server: it has much to do after every fork
+
     while True:
         others = [
             thread
