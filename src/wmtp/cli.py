@@ -180,6 +180,7 @@ def train(
 
 app.command("eval")(cli_evaluation.evaluate)
 app.command()(cli_evaluation.judge)
+app.command("lm-eval")(cli_evaluation.lm_eval)
 app.command()(cli_evaluation.compare)
 
 

@@ -1,4 +1,4 @@
-"""The commands that measure models: eval, judge and compare."""
+"""The commands that measure models: eval, judge, lm-eval and compare."""
 
 from __future__ import annotations
 
@@ -14,16 +14,20 @@ from wmtp.cli_options import (
     Output,
     RecipeSettings,
     SandboxMode,
-    with_sandbox,
+    sandbox_settings,
 )
 from wmtp.display import terminal_display as _display
+
+Data = Annotated[str | None, typer.Option(metavar="PATH", help="The benchmark's file.")]
+ProtocolName = Annotated[str | None, typer.Option("--protocol", help="Named sampling settings.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Default: all cores.")]
 
 
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="Run folder, or a folder with a model.")],
     benchmark: Annotated[str | None, typer.Option(help="Default: that of the recipe.")] = None,
-    data: Annotated[str | None, typer.Option(metavar="PATH", help="The benchmark's file.")] = None,
-    protocol: Annotated[str | None, typer.Option(help="Named sampling settings.")] = None,
+    data: Data = None,
+    protocol: ProtocolName = None,
     settings: RecipeSettings = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seeds the sampling.")] = 0,
     env: EnvironmentFile = None,
@@ -40,7 +44,7 @@ def evaluate(
     from wmtp.pipeline.evaluate import evaluate, write_page
 
     document = evaluation_document(checkpoint, benchmark, data, protocol, settings or [])
-    environment = load_environment(env, with_sandbox(sandbox, set_env))
+    environment = load_environment(env, [*(set_env or []), *sandbox_settings(sandbox)])
     folder = evaluate(
         checkpoint, document, environment, seed=seed, output=output, display=_display()
     )
@@ -54,12 +58,12 @@ def judge(
         Path, typer.Argument(help="JSONL (or .gz) of {task_id, completion} or {task_id, solution}.")
     ],
     benchmark: Annotated[str, typer.Option(help="Whose tests decide.")],
-    data: Annotated[str | None, typer.Option(metavar="PATH", help="The benchmark's file.")] = None,
+    data: Data = None,
     settings: RecipeSettings = None,
     k: Annotated[
         list[int] | None, typer.Option(help="Report pass@k; repeatable. Default: 1, 10, 100.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="Default: all cores.")] = None,
+    workers: Workers = None,
     sandbox: SandboxMode = None,
     output: Output = None,
 ) -> None:
@@ -69,18 +73,41 @@ def judge(
     from wmtp.pipeline.evaluate import judge_samples
 
     document = evaluation_document(None, benchmark, data, None, settings or [])
-    chosen = [] if workers is None else [f"sandbox.workers={workers}"]
     folder = output or samples.with_suffix(".judged")
     judge_samples(
         samples,
         document,
-        load_environment(None, with_sandbox(sandbox, chosen)),
+        load_environment(None, sandbox_settings(sandbox, workers)),
         output=folder,
         ks=tuple(k or ()),
         display=_display(),
     )
     typer.echo(_metrics_table(folder))
     typer.echo(f"report: {folder / 'report.json'}")
+
+
+def lm_eval(
+    benchmark: Annotated[str, typer.Option(help="Whose tasks.")],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Where the task files go.")],
+    checkpoint: Annotated[
+        Path | None,
+        typer.Argument(help="Run or model folder whose template and start token prompts have."),
+    ] = None,
+    data: Data = None,
+    protocol: ProtocolName = None,
+    settings: RecipeSettings = None,
+    workers: Workers = None,
+    sandbox: SandboxMode = None,
+) -> None:
+    """Write tasks for lm_eval: our prompts, protocol and sandbox, on any model that it loads."""
+    from wmtp.config.load import load_environment
+    from wmtp.pipeline.benchmark import evaluation_document
+    from wmtp.pipeline.lm_eval import write_lm_eval_tasks
+
+    document = evaluation_document(checkpoint, benchmark, data, protocol, settings or [])
+    environment = load_environment(None, sandbox_settings(sandbox, workers))
+    names = write_lm_eval_tasks(document, environment, output, checkpoint)
+    typer.echo(f"lm_eval --model hf --include_path {output} --tasks {','.join(names)}")
 
 
 def compare(

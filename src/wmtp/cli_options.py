@@ -32,8 +32,9 @@ SandboxMode = Annotated[
 ]
 
 
-def with_sandbox(mode: str | None, settings: list[str] | None) -> list[str]:
-    """Return settings of the environment with the mode that --sandbox gives, if it is given."""
+def sandbox_settings(mode: str | None, workers: int | None = None) -> list[str]:
+    """Return --sandbox and --workers as settings of the environment, as far as they are given."""
     if mode not in (None, "auto", "limits-only"):
         raise ConfigError(f"--sandbox {mode}: expected auto or limits-only.")
-    return [*(settings or []), *([f"sandbox.mode={mode}"] if mode else [])]
+    given = {"mode": mode, "workers": workers}
+    return [f"sandbox.{name}={value}" for name, value in given.items() if value is not None]
