@@ -70,7 +70,7 @@ def judge(
     """Judge completions made anywhere; writes outcomes and a report; resumes."""
     from wmtp.config.load import load_environment
     from wmtp.pipeline.benchmark import evaluation_document
-    from wmtp.pipeline.evaluate import judge_samples
+    from wmtp.pipeline.judge import judge_samples
 
     document = evaluation_document(None, benchmark, data, None, settings or [])
     folder = output or samples.with_suffix(".judged")
