@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = ROOT / "constraints.txt"
-EXTRAS = "eval,tracking,lora,dev"
+EXTRAS = "eval,tracking,lora,lm-eval,dev"
 OLDEST_TORCH = (2, 11)
 SHOW_TORCH = "import torch; print(torch.__version__, torch.version.cuda or 'none')"
 

@@ -11,7 +11,7 @@ HEADER = """\
 # Versions that the tests pass with: our dependencies and theirs, without those of the build.
 # Made by `.venv/bin/python scripts/pin.py > constraints.txt`.
 """
-EXTRAS = {"eval", "tracking", "meta", "lora", "dev"}
+EXTRAS = {"eval", "tracking", "meta", "lora", "lm-eval", "dev"}
 
 
 def main() -> None:

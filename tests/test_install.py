@@ -92,7 +92,7 @@ def test_a_cpu_machine_gets_the_cpu_build(play: Play) -> None:
     commands = play()
     assert "--system-site-packages" not in commands[0]
     assert commands[1].endswith("torch==2.13.0+cpu")
-    assert commands[2].endswith("-e [eval,tracking,lora,dev]")
+    assert commands[2].endswith("-e [eval,tracking,lora,lm-eval,dev]")
     assert commands[3:] == ["torch==2.13.0+cpu"]  # what the rest is resolved against
 
 

@@ -25,7 +25,8 @@ LAYERS = (
     {"training", "evaluation"},
     {"report"},
     {"pipeline", "doctor"},
-    {"cli_data"},
+    {"cli_options"},
+    {"cli_data", "cli_evaluation"},
     {"cli"},
     {"__main__"},
 )

@@ -27,8 +27,10 @@ from wmtp.display import Display
 from wmtp.errors import CheckpointError, ConfigError, DataError, OutputError
 from wmtp.modeling.mtp import MTPModel
 from wmtp.outputs import locked
+from wmtp.pipeline.benchmark import evaluation_document
 from wmtp.pipeline.data import Data, encoding_notices, sample_order
-from wmtp.pipeline.evaluate import evaluate, evaluation_document, judge_samples, write_page
+from wmtp.pipeline.evaluate import evaluate, write_page
+from wmtp.pipeline.judge import judge_samples
 from wmtp.pipeline.train import train
 from wmtp.run_folder import RunFolder, model_folder
 from wmtp.sandbox import probe

@@ -18,22 +18,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from wmtp import cli_data
+from wmtp import cli_data, cli_evaluation
+from wmtp.cli_options import AsJson, EnvironmentFile, EnvironmentSettings, Output, RecipeSettings
 from wmtp.display import terminal_display as _display
 from wmtp.errors import ConfigError, WmtpError
-
-EnvironmentFile = Annotated[
-    Path | None, typer.Option("--env", metavar="FILE", help="Environment file: where to run.")
-]
-EnvironmentSettings = Annotated[
-    list[str] | None,
-    typer.Option("--set-env", metavar="KEY=VALUE", help="Override one setting of the environment."),
-]
-RecipeSettings = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override one setting of the recipe."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
 
 
 class _Commands(TyperGroup):
@@ -137,11 +125,6 @@ def doctor(
         raise typer.Exit(2)
 
 
-Output = Annotated[
-    Path | None, typer.Option("--output", metavar="DIR", help="Where to write; has a default.")
-]
-
-
 @app.command()
 def quickstart(
     full: Annotated[bool, typer.Option("--full", help="More seeds and steps; hours.")] = False,
@@ -195,95 +178,10 @@ def train(
     typer.echo(f"run: {run.path}")
 
 
-@app.command("eval")
-def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="Run folder, or a folder with a model.")],
-    benchmark: Annotated[str | None, typer.Option(help="Default: that of the recipe.")] = None,
-    data: Annotated[str | None, typer.Option(metavar="PATH", help="The benchmark's file.")] = None,
-    protocol: Annotated[str | None, typer.Option(help="Named sampling settings.")] = None,
-    settings: RecipeSettings = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seeds the sampling.")] = 0,
-    env: EnvironmentFile = None,
-    set_env: EnvironmentSettings = None,
-    output: Output = None,
-) -> None:
-    """Draw completions, judge them in the sandbox, and write a report; resumes.
-
-    --set overrides settings of the recipe's evaluation section, such as limit=50.
-    """
-    from wmtp.config.load import load_environment
-    from wmtp.pipeline.evaluate import evaluate, evaluation_document, write_page
-
-    document = evaluation_document(checkpoint, benchmark, data, protocol, settings or [])
-    environment = load_environment(env, set_env or [])
-    folder = evaluate(
-        checkpoint, document, environment, seed=seed, output=output, display=_display()
-    )
-    typer.echo(_metrics_table(folder))
-    page = write_page(checkpoint)
-    typer.echo(f"report: {page or folder / 'report.json'}")
-
-
-@app.command()
-def judge(
-    samples: Annotated[
-        Path, typer.Argument(help="JSONL (or .gz) of {task_id, completion} or {task_id, solution}.")
-    ],
-    benchmark: Annotated[str, typer.Option(help="Whose tests decide.")],
-    data: Annotated[str | None, typer.Option(metavar="PATH", help="The benchmark's file.")] = None,
-    settings: RecipeSettings = None,
-    k: Annotated[
-        list[int] | None, typer.Option(help="Report pass@k; repeatable. Default: 1, 10, 100.")
-    ] = None,
-    workers: Annotated[int | None, typer.Option(help="Default: all cores.")] = None,
-    sandbox: Annotated[
-        str, typer.Option(help="auto, or limits-only to accept weaker isolation.")
-    ] = "auto",
-    output: Output = None,
-) -> None:
-    """Judge completions made anywhere; writes outcomes and a report; resumes."""
-    from wmtp.config.load import load_environment
-    from wmtp.pipeline.evaluate import evaluation_document, judge_samples
-
-    document = evaluation_document(None, benchmark, data, None, settings or [])
-    chosen = [f"sandbox.mode={sandbox}"]
-    chosen += [] if workers is None else [f"sandbox.workers={workers}"]
-    folder = output or samples.with_suffix(".judged")
-    judge_samples(
-        samples,
-        document,
-        load_environment(None, chosen),
-        output=folder,
-        ks=tuple(k or ()),
-        display=_display(),
-    )
-    typer.echo(_metrics_table(folder))
-    typer.echo(f"report: {folder / 'report.json'}")
-
-
-@app.command()
-def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders, or two folders of evaluations.")],
-    output: Annotated[Path, typer.Option(metavar="DIR", help="Where the report goes.")] = Path(),
-    title: Annotated[str, typer.Option(help="Heads the report.")] = "Comparison of runs",
-) -> None:
-    """Compare runs in one self-contained HTML page and a JSON file.
-
-    Two folders with outcomes.jsonl are compared task by task, the first minus the second.
-    """
-    from wmtp.outputs import atomic_write_json
-    from wmtp.report.page import write_report
-    from wmtp.report.paired import compare_evaluations, is_evaluation
-
-    if len(runs) == 2 and all(is_evaluation(run) for run in runs):
-        found = compare_evaluations(runs[0], runs[1])
-        atomic_write_json(
-            output / "paired.json", {"folders": list(map(str, runs)), **found.as_json()}
-        )
-        typer.echo("\n".join(found.lines()))
-        typer.echo(f"report: {output / 'paired.json'}")
-        return
-    typer.echo(f"report: {write_report(runs, output, title=title)}")
+app.command("eval")(cli_evaluation.evaluate)
+app.command()(cli_evaluation.judge)
+app.command("lm-eval")(cli_evaluation.lm_eval)
+app.command()(cli_evaluation.compare)
 
 
 @app.command()
@@ -351,20 +249,6 @@ def convert(
         typer.echo(f"note: {notice}", err=True)
     kinds = f"{done.source_layout} to {done.layout}"
     typer.echo(f"model: {done.output} ({kinds}, heads: {done.num_heads})")
-
-
-def _metrics_table(folder: Path) -> str:
-    """Return the metrics of a report as lines for people."""
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    lines = [
-        f"  {name:<12} {m['value']:.4f}  [{m['low']:.4f}, {m['high']:.4f}]  n = {m['n']}"
-        for name, m in report["metrics"].items()
-    ]
-    if "outcomes" in report:  # a held-out loss has none
-        counts = sorted(report["outcomes"].items())
-        lines.append(f"  outcomes     {', '.join(f'{count} {name}' for name, count in counts)}")
-        lines.append(f"  sandbox      {report['sandbox']}")
-    return "\n".join(lines)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from wmtp.cli_options import AsJson
 from wmtp.display import terminal_display
 from wmtp.errors import ConfigError
 
@@ -28,7 +29,6 @@ NewFile = Annotated[
     Path, typer.Option("--output", metavar="FILE", help="A new .jsonl or .parquet file.")
 ]
 MOST_VALUES = 12  # of one field, that are listed one by one
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
 
 
 @app.command()

@@ -134,6 +134,7 @@ def test_k_above_the_samples_of_any_task_is_an_error(tmp_path: Path) -> None:
         ([sample(0, "", sample_id=1)] * 2, "s.jsonl:2: task 'HumanEval/0' with sample_id 1 twice"),
         ([{"task_id": "HumanEval/0"}], "s.jsonl:1: there is no 'completion'"),
         ([{"task_id": "HumanEval/0", "solution": 3}], "s.jsonl:1: solution is 3"),
+        ([sample(0, "", sample_id=True)], "s.jsonl:1: sample_id is True"),
     ],
 )
 def test_what_is_wrong_with_samples_is_said(
@@ -173,3 +174,20 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     third = path.read_bytes()
     assert run(tmp_path, samples).exit_code == 0
     assert path.read_bytes() == third
+
+
+def test_judging_loads_none_of_the_libraries_that_run_models(tmp_path: Path) -> None:
+    """They take seconds to load, and nothing of them is needed."""
+    arguments = command(tmp_path, write(tmp_path / "s.jsonl", sample(0, RIGHT[0])))
+    script = (
+        "import sys\n"
+        "from wmtp.cli import main\n"
+        f"sys.argv = {['wmtp', *arguments]}\n"
+        "try:\n    main()\n"
+        "except SystemExit as done:\n    assert not done.code, done.code\n"
+        "print({'torch', 'transformers', 'datasets', 'sympy'} & set(sys.modules))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "set()"
+    assert report(tmp_path)["outcomes"] == {"passed": 1}

@@ -13,7 +13,8 @@ from wmtp.cli import app
 from wmtp.data.example import Example
 from wmtp.data.sources.jsonl import write_examples
 from wmtp.errors import ConfigError
-from wmtp.pipeline.evaluate import evaluate, evaluation_document
+from wmtp.pipeline.benchmark import evaluation_document
+from wmtp.pipeline.evaluate import evaluate
 from wmtp.pipeline.train import train
 
 

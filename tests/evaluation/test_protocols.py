@@ -15,8 +15,8 @@ from wmtp.data.tokenizer import train_tokenizer
 from wmtp.errors import ConfigError, WmtpError
 from wmtp.evaluation.mbpp import MbppBenchmark
 from wmtp.modeling.mtp import MTPModel
-from wmtp.pipeline import evaluate as pipeline
-from wmtp.pipeline.evaluate import evaluate, evaluation_document
+from wmtp.pipeline.benchmark import choose, evaluation_document
+from wmtp.pipeline.evaluate import evaluate
 
 GRID = Protocol("grid", num_samples=2, temperature=0.5, top_p=0.95, ks=(1, 2), grid=(0.5, 0.9))
 
@@ -51,17 +51,18 @@ def test_meta_mtp_is_pinned(shared_data: Path) -> None:
     assert (protocol.num_samples, protocol.ks) == (200, (1, 10, 100))
     path = str(shared_data / "mbpp" / "mbpp.jsonl")
     document = evaluation_document(None, "mbpp", path, "meta-mtp", [])
-    _, benchmark, tasks = pipeline._benchmark(document)
-    assert isinstance(benchmark, MbppBenchmark)
+    chosen = choose(document)
+    tasks = chosen.tasks
+    assert isinstance(chosen.benchmark, MbppBenchmark)
     assert tasks[0].prompt.count('"""') == 8
     for name in ("similar_elements", "is_not_prime", "heap_queue_largest"):  # tasks 2, 3, 4
         assert f"def {name}(" in tasks[0].prompt
-    plain = pipeline._benchmark(evaluation_document(None, "mbpp", path, None, []))[2]
+    plain = choose(evaluation_document(None, "mbpp", path, None, [])).tasks
     assert tasks[0].prompt.endswith(plain[0].prompt)
     assert [t.reference for t in tasks] == [t.reference for t in plain]
     other = evaluation_document(None, "mbpp", path, "meta-mtp", ["num_shots=1"])
     with pytest.raises(ConfigError, match="meta-mtp fixes num_shots at 3 for mbpp"):
-        pipeline._benchmark(other)
+        choose(other)
 
 
 def test_a_grid_reports_the_best_temperature_for_each_k(

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoTokenizer,
     LlamaTokenizer,
@@ -44,6 +44,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
         show_progress=False,
     )
     core.train_from_iterator(texts, trainer)
+    # What other programs give a model then begins as all that it was trained on does.
+    start = (BOS, core.token_to_id(BOS))
+    core.post_processor = processors.TemplateProcessing(f"{BOS} $A", special_tokens=[start])
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token=PAD,

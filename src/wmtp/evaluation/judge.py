@@ -120,8 +120,8 @@ def read_samples(
                     f"{path}:{number}: there is no {field!r}.{near_match(field, record)} "
                     f"Expected {{{expected}}}. Mend or remove this line."
                 )
-            kinds = (int, str) if field == "sample_id" else str
-            if not isinstance(record.get(field, ""), kinds):
+            kinds = (int, str) if field == "sample_id" else (str,)
+            if type(record.get(field, "")) not in kinds:  # true is an int, too
                 raise DataError(
                     f"{path}:{number}: {field} is {record[field]!r}. Expected "
                     f"{'an integer or a string' if field == 'sample_id' else 'a string'}."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,11 +12,13 @@ from wmtp.display import Display
 from wmtp.errors import SandboxError
 from wmtp.evaluation.benchmark import Benchmark, Judge, Task
 from wmtp.evaluation.extraction import Extraction
-from wmtp.evaluation.held_out import HeldOutSums
 from wmtp.evaluation.judge import judge
 from wmtp.evaluation.metrics import Interval, clustered_interval, pass_at_k
 from wmtp.outputs import atomic_write_json
 from wmtp.provenance import provenance
+
+if TYPE_CHECKING:  # it imports torch, which judging does without
+    from wmtp.evaluation.held_out import HeldOutSums
 
 
 def judge_and_report(

@@ -22,12 +22,11 @@ from wmtp.evaluation.held_out import HeldOut
 from wmtp.evaluation.per_head import head_analysis
 from wmtp.evaluation.run import write_held_out_report
 from wmtp.outputs import claim, locked
+from wmtp.pipeline.benchmark import LOSS
 from wmtp.pipeline.data import make_source
 from wmtp.pipeline.model import model_to_measure
 from wmtp.run_folder import RunFolder, model_folder
 from wmtp.training.arguments import resolve_device
-
-LOSS = "loss"
 
 
 class LossSection(Section):
