@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from tests.tiny import child_environment
 from wmtp.losses import (
     chunked,
+    cross_entropy,
     horizon_labels,
     linear_cross_entropy,
     linear_cross_entropy_and_entropy,
@@ -278,6 +279,33 @@ def test_backends_that_cannot_run_say_why() -> None:
     hidden, weight, _, labels, _ = inputs(8, 4, 9)
     with pytest.raises(ValueError, match="cut-cross-entropy: its kernels need a GPU, .* on cpu"):
         linear_cross_entropy(hidden, weight, labels, backend="cut-cross-entropy")
+
+
+def test_peers_leave_out_what_the_first_targets_give_no_weight(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The same sums as our own code, by any kernel; here plain torch stands for it."""
+    rows = []
+
+    def kernel(hidden, weight, bias, labels, softcap):
+        rows.append(len(hidden))
+        return plain_cross_entropy(hidden, weight, labels, bias=bias)
+
+    hidden, weight, _, labels, _ = inputs(24, 16, 40, torch.float32)
+    first = torch.ones(8)
+
+    def rest(ce):
+        return (ce > ce.median()).float().repeat(2)
+
+    found = {}
+    for backend in ("torch", "liger"):
+        if backend == "liger":
+            monkeypatch.setattr(cross_entropy, "resolve", lambda *_: "liger")
+            monkeypatch.setattr(cross_entropy, "peer_kernel", lambda _: kernel)
+        total, ce = weighted_linear_cross_entropy(hidden, weight, labels, first, weigh_rest=rest)
+        found[backend] = [total, ce, *torch.autograd.grad(total, [hidden, weight])]
+    torch.testing.assert_close(found["torch"], found["liger"])
+    assert rows[0] + rows[1] == int((found["liger"][1] != 0).sum()) < 24
 
 
 PEER = """

@@ -30,7 +30,8 @@ class Case(NamedTuple):
 
     @property
     def folder(self) -> str:
-        return f"{self.name}-{'packed' if self.packed else 'padded'}{'-lora' * self.lora}"
+        name = self.name.replace(" ", "-")
+        return f"{name}-{'packed' if self.packed else 'padded'}{'-lora' * self.lora}"
 
     def model(self) -> MTPModel:
         model = model_for(algorithms()[self.name]())
@@ -43,7 +44,12 @@ CASES = [
     Case(name, packed)
     for name in ("mtp-baseline", "critic-wmtp", "rho1-wmtp")
     for packed in (False, True)
-] + [Case("critic-pairwise", False), Case("gradient-importance", False)]
+]
+CASES += [
+    Case(name, False)
+    for name in ("critic-pairwise", "critic-clipped", "by token", "gradient-importance")
+]
+CASES += [Case(name, False) for name in ("hybrid", "shuffled", "random-matched critic")]
 CASES += [Case("mtp-baseline", False, lora=True)]
 # The one whose checkpoints are gone on from, by another number of processes.
 RESUMED = Case("critic-wmtp", packed=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,20 +149,35 @@ def _in_place(softmax: Any, logits: Tensor) -> Tensor:
 
 
 class _Gradients:
-    """Sums of the gradients to hidden states, unembedding and bias, over chunks of rows."""
+    """Sums of the gradients to hidden states, unembedding and bias, over chunks of rows.
 
-    def __init__(self, projection: _Projection, hidden: Tensor, needed: tuple[bool, ...]) -> None:
-        weight, bias, wide = projection.weight, projection.bias, projection.form.wide
-        self.projection = projection
-        self.hidden = torch.zeros_like(hidden, dtype=wide) if needed[0] else None
-        self.weight = torch.zeros_like(weight, dtype=wide) if needed[1] else None
-        self.bias = torch.zeros_like(bias, dtype=wide) if needed[2] and bias is not None else None
+    They may outlive the projection: it has a buffer of logits, which nothing needs afterwards.
+    """
 
-    def add(self, rows: Tensor, hidden: Tensor, labels: Tensor, factors: Tensor) -> Tensor:
+    def __init__(
+        self,
+        inputs: tuple[Tensor, Tensor, Tensor | None],
+        wide: torch.dtype,
+        needed: Sequence[bool],
+    ) -> None:
+        self.dtypes = [None if tensor is None else tensor.dtype for tensor in inputs]
+        self.hidden, self.weight, self.bias = (
+            torch.zeros_like(tensor, dtype=wide) if is_needed and tensor is not None else None
+            for tensor, is_needed in zip(inputs, needed, strict=True)
+        )
+
+    def add(
+        self,
+        projection: _Projection,
+        rows: Tensor,
+        hidden: Tensor,
+        labels: Tensor,
+        factors: Tensor,
+    ) -> Tensor:
         """Take a chunk, whose cross entropy counts `factors` times; return the cross entropy."""
-        form = self.projection.form
+        form = projection.form
         hidden = hidden.to(form.dtype)
-        grad, ce = self.projection.gradient(hidden, labels)
+        grad, ce = projection.gradient(hidden, labels)
         factors = factors.to(form.wide) * form.scale
         if self.bias is not None:
             self.bias += grad.T @ factors
@@ -173,7 +188,7 @@ class _Gradients:
             grad = (grad * (factors / largest)[:, None]).to(form.dtype)
             factors = largest.expand(len(rows))
         if self.hidden is not None:
-            product = self.projection.back(grad).to(form.wide)
+            product = projection.back(grad).to(form.wide)
             self.hidden[rows] = product * factors[:, None]
         if self.weight is not None and form.dtype == form.wide:
             self.weight.addmm_(grad.T, hidden * factors[:, None])
@@ -181,13 +196,13 @@ class _Gradients:
             self.weight += (grad.T @ hidden) * largest
         return ce
 
-    def result(self, *inputs: Tensor | None, factor: Tensor | None = None) -> list[Tensor | None]:
+    def result(self, factor: Tensor | None = None) -> list[Tensor | None]:
         """Return the three gradients, times `factor`, in the dtypes of their inputs; used up here."""
         found: list[Tensor | None] = []
-        for gradient, tensor in zip((self.hidden, self.weight, self.bias), inputs, strict=True):
+        for gradient, dtype in zip((self.hidden, self.weight, self.bias), self.dtypes, strict=True):
             if gradient is not None and factor is not None:
                 gradient *= factor
-            found.append(None if gradient is None or tensor is None else gradient.to(tensor.dtype))
+            found.append(None if gradient is None else gradient.to(dtype))
         return found
 
 
@@ -238,14 +253,19 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         hidden, weight, bias, labels, valid = ctx.saved_tensors
         with torch.autocast(hidden.device.type, enabled=False):
             projection = _Projection(weight, bias, ctx.form)
-            gradients = _Gradients(projection, hidden, ctx.needs_input_grad[:3])
+            inputs = (hidden, weight, bias)
+            gradients = _Gradients(inputs, ctx.form.wide, ctx.needs_input_grad[:3])
             for rows in projection.chunks(valid & grad_ce.ne(0)):
-                gradients.add(rows, hidden[rows], labels[rows], grad_ce[rows])
-        return *gradients.result(hidden, weight, bias), None, None, None, None
+                gradients.add(projection, rows, hidden[rows], labels[rows], grad_ce[rows])
+        return *gradients.result(), None, None, None, None
 
 
 class ChunkedWeightedCrossEntropy(torch.autograd.Function):
-    """Weighted sum and every target's part; forms gradients in the forward, from the same logits."""
+    """Weighted sum and every target's part; forms gradients in the forward, from the same logits.
+
+    With `weigh_rest`, `target_weights` are those of the first targets, and `weigh_rest(ce)` of these
+    gives those of the others, which are not computed where that is 0.
+    """
 
     @staticmethod
     def forward(
@@ -256,22 +276,40 @@ class ChunkedWeightedCrossEntropy(torch.autograd.Function):
         labels: Tensor,
         valid: Tensor,
         target_weights: Tensor,
+        weigh_rest: Callable[[Tensor], Tensor] | None,
         form: LogitForm,
         learns: bool,
     ) -> tuple[Tensor, Tensor]:
         """Return both; keep the gradients of the sum."""
-        ce = hidden.new_zeros(len(labels), dtype=form.wide)
-        kept = valid & target_weights.ne(0) & learns
-        with torch.autocast(hidden.device.type, enabled=False):
-            projection = _Projection(weight, bias, form)
-            gradients = _Gradients(projection, hidden, ctx.needs_input_grad[:3]) if learns else None
-            for rows in projection.chunks(kept):
-                assert gradients is not None
-                ce[rows] = gradients.add(rows, hidden[rows], labels[rows], target_weights[rows])
-            for rows in projection.chunks(valid & ~kept):
-                ce[rows] = projection.cross_entropy(hidden[rows], labels[rows])
+        num_first, num = len(target_weights), len(labels)
+        ce = hidden.new_zeros(num, dtype=form.wide)
+        projection = _Projection(weight, bias, form)
+        gradients = None
+        if learns:
+            inputs = (hidden, weight, bias)
+            gradients = _Gradients(inputs, form.wide, ctx.needs_input_grad[:3])
+
+        def take(chosen: Tensor, weights: Tensor) -> None:
+            kept = chosen & weights.ne(0) & learns
+            with torch.autocast(hidden.device.type, enabled=False):
+                for rows in projection.chunks(kept):
+                    assert gradients is not None
+                    parts = rows, hidden[rows], labels[rows], weights[rows]
+                    ce[rows] = gradients.add(projection, *parts)
+                for rows in projection.chunks(chosen & ~kept):
+                    ce[rows] = projection.cross_entropy(hidden[rows], labels[rows])
+
+        if weigh_rest is None:
+            take(valid, target_weights)
+        else:
+            is_first = torch.arange(num, device=labels.device) < num_first
+            target_weights = torch.nn.functional.pad(target_weights, (0, num - num_first))
+            take(valid & is_first, target_weights)
+            with torch.set_grad_enabled(learns):  # what is asked may have losses of its own
+                rest = weigh_rest(ce[:num_first].clone())
+            target_weights[num_first:] = rest.detach()
+            take(valid & ~is_first & target_weights.ne(0), target_weights)
         ctx.gradients = gradients
-        ctx.save_for_backward(hidden, weight, bias)
         ctx.mark_non_differentiable(ce)
         return (target_weights * ce).sum(), ce
 
@@ -282,5 +320,4 @@ class ChunkedWeightedCrossEntropy(torch.autograd.Function):
         if ctx.gradients is None:
             raise RuntimeError("a second backward through weighted_linear_cross_entropy")
         gradients, ctx.gradients = ctx.gradients, None
-        found = gradients.result(*ctx.saved_tensors, factor=grad_total)
-        return *found, None, None, None, None, None
+        return *gradients.result(factor=grad_total), *[None] * 6

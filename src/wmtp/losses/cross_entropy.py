@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -80,8 +83,9 @@ def weighted_linear_cross_entropy(
     hidden: Float[Tensor, "N D"],
     weight: Float[Tensor, "V D"],
     labels: Int[Tensor, " N"],
-    target_weights: Float[Tensor, " N"],
+    target_weights: Float[Tensor, " M"],
     *,
+    weigh_rest: Callable[[Float[Tensor, " M"]], Float[Tensor, " R"]] | None = None,
     bias: Float[Tensor, " V"] | None = None,
     logit_scale: float = 1.0,
     softcap: float | None = None,
@@ -95,19 +99,31 @@ def weighted_linear_cross_entropy(
     p of nonzero weights, where `linear_cross_entropy` takes 1 + 3p. Between forward and backward it
     holds the gradients themselves. A second backward through it is a `RuntimeError`. Peers' kernels
     have no such path: with those backends it is `linear_cross_entropy`, weighted.
+
+    `weigh_rest` is for weights that depend on the cross entropy of some targets: `target_weights` are
+    then those of the first M, and `weigh_rest(ce[:M])` gives those of the other R = N - M. Where that is
+    0 the loss is never computed and given as 0.
     """
     target_weights = target_weights.detach()
-    if target_weights.shape != labels.shape:
+    if weigh_rest is None and target_weights.shape != labels.shape:
         raise _misfit("target_weights [N]", target_weights, "labels [N]", labels)
     valid = _valid(hidden, weight, labels, bias, ignore_index)
     chosen = resolve(backend, hidden.device, bias is not None)
     if chosen in ("liger", "cut-cross-entropy"):
-        ce = _by_peer(chosen, hidden, weight, bias, labels, valid, float(logit_scale), softcap)
-        return (target_weights * ce).sum(), ce.detach()
+        num, by_peer = len(target_weights), functools.partial(_by_peer, chosen)
+        options = float(logit_scale), softcap
+        ce = by_peer(hidden[:num], weight, bias, labels[:num], valid[:num], *options)
+        total = (target_weights * ce).sum()
+        if weigh_rest is None:
+            return total, ce.detach()
+        rest = weigh_rest(ce.detach()).detach()
+        kept = valid[num:] & rest.ne(0)
+        further = by_peer(hidden[num:], weight, bias, labels[num:], kept, *options)
+        return total + (rest * further).sum(), torch.cat([ce, further]).detach()
     form = LogitForm(_compute_dtype(hidden), float(logit_scale), softcap, chosen == "onednn")
     learns = torch.is_grad_enabled()
     total, ce = ChunkedWeightedCrossEntropy.apply(
-        hidden, weight, bias, labels, valid, target_weights, form, learns
+        hidden, weight, bias, labels, valid, target_weights, weigh_rest, form, learns
     )
     return total, ce
 

@@ -75,13 +75,18 @@ class HeadLosses:
 
         Their targets with weight 0 are left out: their cross entropy is never computed and given as 0.
         """
-        total, ce_0 = self.weighted(hidden[:1], labels[..., :1], head_0_weights[..., None])
-        weights = weigh(ce_0[..., 0])[..., 1:]
-        if len(hidden) == 1:
-            return total, ce_0
-        kept = labels[..., 1:].masked_fill(weights == 0, IGNORE_INDEX)
-        further, ce = self.weighted(hidden[1:], kept, weights)
-        return total + further, torch.cat([ce_0, ce], dim=2)
+        batch, length, _ = labels.shape
+
+        def further(ce_0: Tensor) -> Tensor:
+            return _flat(weigh(ce_0.view(batch, length))[..., 1:])
+
+        total, ce = weighted_linear_cross_entropy(
+            *self._targets(hidden, labels),
+            head_0_weights.flatten(),
+            weigh_rest=further,
+            **self.options,
+        )
+        return total, _by_head(ce, labels)
 
     @torch.no_grad()
     def surprise(self, hidden: Tensor, labels: Tensor) -> Tensor:
