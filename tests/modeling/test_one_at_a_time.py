@@ -18,6 +18,9 @@ from wmtp.modeling import mtp
 from wmtp.modeling.lora import add_lora
 from wmtp.modeling.mtp import MTPModel
 
+# The code of GPT-BigCode, as transformers 5.17 has it.
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+
 HEADS = 4
 IDS = torch.randint(3, VOCAB, (2, 11), generator=torch.Generator().manual_seed(1))
 LABELS = horizon_labels(IDS, HEADS)
