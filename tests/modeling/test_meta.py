@@ -229,7 +229,12 @@ def test_archives_that_hold_something_else(tmp_path: Path) -> None:
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("a.txt", "text")
     assert "is damaged" in refused(tmp_path)
-    for held in ([torch.ones(1)], {"model": {"a": torch.ones(1)}}):
+    for held in (
+        [torch.ones(1)],
+        {"model": {"a": torch.ones(1)}},
+        {"a": torch.ones(1).to_sparse()},
+        {"a": torch.ones(1, device="meta")},
+    ):
         torch.save(held, file)
         assert "expected a dictionary of tensors" in refused(tmp_path)
     torch.save({"a": torch.ones(1), "b": torch.ones(1, dtype=torch.int8)}, file)

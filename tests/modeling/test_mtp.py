@@ -158,6 +158,13 @@ def test_a_trunk_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     [
         ({"num_heads": "3"}, "num_heads: expected a whole number, found '3'"),
         ({"num_heads": 1000000000}, "num_heads: 1000000000 is above 1024"),
+        ({"num_head_layers": 0}, "num_head_layers: 0 is below 1"),
+        ({"value_folds": 1000000000}, "value_folds: 1000000000 is above 1024"),
+        ({"value_anchored": True}, "value_anchored need a value_head"),
+        (
+            {"value_head": "mlp", "value_folds": 2, "value_trains_trunk": True},
+            "cannot train the trunk",
+        ),
         ({"head_type": "sequent"}, "head_type"),
         ({"heads": 3}, "heads"),
     ],

@@ -15,13 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig
-
 from wmtp.config.protocols import Protocol
 from wmtp.errors import GenerationError
 from wmtp.evaluation.complete import Completion, Request
 from wmtp.evaluation.extraction import cut_at_stop
 from wmtp.modeling.checkpoint import HEADS_FILE, SETTINGS_FILE
+from wmtp.pretrained import load_config
 
 # Requests that are handed over together; after each such share the samples are in their file.
 _SHARE = 2048
@@ -34,7 +33,7 @@ class VllmModel:
     """
 
     def __init__(self, folder: Path, engine: Any) -> None:
-        self.config = AutoConfig.from_pretrained(folder)
+        self.config = load_config(folder)
         self._engine = engine
 
     def complete(

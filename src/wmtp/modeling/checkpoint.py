@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -31,11 +31,19 @@ class HeadSettings(BaseModel, frozen=True, strict=True, extra="forbid"):
 
     num_heads: int = Field(ge=1, le=1024)
     head_type: HeadType = "parallel"
-    num_head_layers: int = 1
+    num_head_layers: int = Field(1, ge=1, le=1024)
     value_head: Literal["linear", "mlp", "evidence"] | None = None
     value_trains_trunk: bool = False
-    value_folds: int = Field(1, ge=1)
+    value_folds: int = Field(1, ge=1, le=1024)
     value_anchored: bool = False
+
+    @model_validator(mode="after")
+    def _value_head_is_possible(self) -> HeadSettings:
+        if self.value_head is None and (self.value_folds > 1 or self.value_anchored):
+            raise ValueError("value_folds and value_anchored need a value_head")
+        if self.value_folds > 1 and self.value_trains_trunk:
+            raise ValueError("value heads of several folds cannot train the trunk")
+        return self
 
 
 def write_model(model: MTPModel, path: Path, state_dict: dict[str, Tensor] | None) -> None:

@@ -72,7 +72,7 @@ def load_shard(file: Path) -> Shard:
         raise CheckpointError(
             f"{file}: is damaged ({type(error).__name__}: {first}). Copy or download it again."
         ) from error
-    if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
+    if not isinstance(loaded, dict) or not all(map(_is_plain, loaded.values())):
         raise CheckpointError(f"{file}: expected a dictionary of tensors, as Meta's releases hold.")
     # Rotary angles are computed, not learned.
     tensors = {str(k): v for k, v in loaded.items() if not str(k).endswith("rope.freqs")}
@@ -83,6 +83,10 @@ def load_shard(file: Path) -> Shard:
             f"{file}: expected tensors of one floating-point type, found {names}."
         )
     return tensors
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
 
 
 def require_names(shard: Shard, expected: set[str], file: Path) -> None:

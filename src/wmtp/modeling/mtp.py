@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers.utils import ModelOutput
 
 from wmtp.errors import CheckpointError
 from wmtp.losses import Backend
@@ -43,7 +44,7 @@ Weigh = Callable[[Tensor | None, Tensor | None, Tensor | None], Tensor]
 
 
 @dataclass
-class MTPOutput:
+class MTPOutput(ModelOutput):  # a kind that data-parallel wrappers look into
     """What a forward gives: `ce [B,S,H]` with labels, `logits [B,S,V]` of head 0 without.
 
     weighted_ce: the sum of weights times `ce` where the weights were known before the loss; `ce` is then

@@ -15,11 +15,10 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from transformers import AutoConfig
 
 from wmtp.errors import CheckpointError
 from wmtp.modeling.mtp import MTPModel
-from wmtp.pretrained import load_causal_lm
+from wmtp.pretrained import load_causal_lm, load_config
 
 # Families whose code and configuration in transformers know that layout.
 _FAMILIES = ("deepseek_v3", "glm4_moe")
@@ -60,7 +59,7 @@ def read_with_heads(folder: Path) -> MTPModel | None:
     Heads that are there in part, or with an embedding or unembedding of their own, are a
     `CheckpointError`: all heads of a model share those of its backbone.
     """
-    config: Any = AutoConfig.from_pretrained(folder)
+    config: Any = load_config(folder)
     if config.model_type not in _FAMILIES or not config.num_nextn_predict_layers:
         return None
     first, num_further = config.num_hidden_layers, config.num_nextn_predict_layers
