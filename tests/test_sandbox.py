@@ -364,6 +364,27 @@ def test_second_tries_that_change_nothing_are_not_made_for_ever(
     assert 3 <= alone < 3 + sandbox.workers
 
 
+def test_second_tries_after_a_used_judge_are_made_whatever_was_in_vain(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tries: list[tuple[int, bool]] = []
+    start = Slot.start
+
+    def note(self: Slot, attempt: Attempt) -> None:
+        tries.append((attempt.index, attempt.alone))
+        start(self, attempt)
+
+    monkeypatch.setattr(Slot, "start", note)
+    mode: Any = "auto" if probe().tier else "limits-only"
+    sleep = Program("import time; time.sleep(60)", "", Limits(wall_seconds=0.2))
+    with Sandbox(mode, workers=1) as sandbox:
+        tries.clear()
+        programs = [sleep, sleep, sleep, sleep, Program("x = 1", "", sleep.limits), sleep]
+        verdicts = dict(sandbox.judge(programs))
+    assert [verdicts[i].outcome for i in range(6)] == [*["timeout"] * 4, "passed", "timeout"]
+    assert [index for index, alone in tries if alone] == [0, 1, 2, 5]
+
+
 def test_many_open_files_of_the_caller_do_not_matter(sandbox: Sandbox, tmp_path: Path) -> None:
     sandbox.close()
     (tmp_path / "x").touch()

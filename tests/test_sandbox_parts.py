@@ -95,7 +95,8 @@ def test_what_has_to_be_repeated(judge: Any, candidate: Any, why: str) -> None:
         (report(cause="cpu", exit=-9), STOPPED, True),
         (report(cause="wall", exit=-9), STOPPED, True),
         (report(cause="output", exit=-9), STOPPED, True),
-        (GONE, report(cause="wall", cpu=1.9, exit=-9), True),
+        (GONE, report(cause="wall", cpu=1.9, exit=-9), False),
+        (GONE, report(cause="wall", exit=-9), False),  # and is tried alone, in a fresh one
         (GONE, report(cause="cpu", exit=-9), False),
         (GONE, report(cause="output", exit=-9), False),
     ],

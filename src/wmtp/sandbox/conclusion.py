@@ -44,7 +44,7 @@ def conclude_split(
     if fault:
         return faulty(judge, fault)
     result = next(iter(results_of(judge)), None)
-    if used and (result is None or result[0] == "memory" or candidate["cause"] == "wall"):
+    if used and (result is None or result[0] == "memory"):
         return Again("fresh", Verdict("error", judge["wall"], "a process that was used before"))
     limit = limit_of(candidate, limits, judge["wall"])
     if limit is not None:

@@ -96,7 +96,8 @@ class Judging:
         if repeat == attempt:  # it has been repeated for this before
             self._alone_in_vain += result.why == "alone"
             return attempt.index, result.verdict
-        if result.why == "alone" and self._alone_in_vain >= ALONE_IN_VAIN:
+        in_vain = self._alone_in_vain >= ALONE_IN_VAIN and not slot.judge_was_used
+        if result.why == "alone" and in_vain:
             return attempt.index, result.verdict
         self._repeats.append(repeat)
         return None

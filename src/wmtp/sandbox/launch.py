@@ -85,8 +85,10 @@ class ServerProcess:
 
     def receive(self, timeout_seconds: float | None = None) -> dict[str, Any]:
         """Return the next report; `EOFError` or `OSError` when the server is gone or silent."""
+        if timeout_seconds is None:
+            return json.loads(wire.receive(self.control))
         self.control.settimeout(timeout_seconds)
-        report = json.loads(wire.receive(self.control))
+        report = self.receive()
         self.control.settimeout(None)
         return report
 

@@ -50,7 +50,10 @@ class Attempt:
 
 
 class Slot:
-    """Runs one attempt at a time; `sockets` become readable when `advance` has something to do."""
+    """Runs one attempt at a time; `sockets` become readable when `advance` has something to do.
+
+    judge_was_used: the judge of the last attempt had served another program before.
+    """
 
     def __init__(self, tier: str) -> None:
         self.tier = tier
@@ -63,7 +66,7 @@ class Slot:
         self._streams: Streams | None = None
         self._judge: JudgeProcess | None = None
         self._judge_works = False
-        self._judge_was_used = False
+        self.judge_was_used = False
         self.deadline = 0.0
 
     def start(self, attempt: Attempt) -> None:
@@ -137,7 +140,7 @@ class Slot:
         """Take in a report; return all reports of the run when they are complete."""
         judge = self._judge
         if judge is not None and ready is judge.line:
-            self._judge_works, self._judge_was_used = False, judge.programs > 1
+            self._judge_works, self.judge_was_used = False, judge.programs > 1
             if judge.hear():
                 self._reports["judge"] = judge.report()
             else:
@@ -171,7 +174,7 @@ class Slot:
             )
         if self.attempt.inside:
             return conclude_inside(reports["together"], self._nonce, limits)
-        return conclude_split(reports["judge"], reports["candidate"], limits, self._judge_was_used)
+        return conclude_split(reports["judge"], reports["candidate"], limits, self.judge_was_used)
 
     def close(self) -> None:
         """End the servers and everything in them."""
@@ -189,7 +192,7 @@ class Slot:
         self._run += 1
         self._reports = {}
         self._expected = set()
-        self._judge_works = self._judge_was_used = False
+        self._judge_works = self.judge_was_used = False
         self.deadline = time.monotonic() + limits.wall_seconds + SILENCE_SECONDS
 
     def _drop_streams(self) -> None:
