@@ -579,6 +579,12 @@ def test_judging_samples_of_others(mbpp: Path, tmp_path: Path) -> None:
         judge_samples(samples, document, environment(tmp_path), output=tmp_path / "out")
 
 
+def test_a_checkpoint_must_be_there(tmp_path: Path) -> None:
+    """Said before anything about a benchmark, which its recipe would name."""
+    with pytest.raises(CheckpointError, match="absent: no such folder"):
+        evaluation_document(tmp_path / "absent", None, None, None, [])
+
+
 def test_a_benchmark_must_be_named() -> None:
     with pytest.raises(ConfigError, match="--benchmark is missing. Known: minicode, mbpp"):
         evaluation_document(None, None, None, None, [])

@@ -137,8 +137,9 @@ def compare(
 def _metrics_table(folder: Path) -> str:
     """Return the metrics of a report as lines for people."""
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    width = max(12, *map(len, report["metrics"]))
     lines = [
-        f"  {name:<12} {m['value']:.4f}  [{m['low']:.4f}, {m['high']:.4f}]  n = {m['n']}"
+        f"  {name:<{width}} {m['value']:.4f}  [{m['low']:.4f}, {m['high']:.4f}]  n = {m['n']}"
         for name, m in report["metrics"].items()
     ]
     if "outcomes" in report:  # a held-out loss has none
