@@ -510,7 +510,7 @@ def test_evaluation_of_a_run(data: Path, mbpp: Path, tmp_path: Path) -> None:
         evaluate(run.path, document, where)
     evaluate(run.path, document, where)
     assert (folder / "samples.jsonl").read_bytes() == samples
-    page = write_page(run.path)
+    page = write_page(run.path, folder)
     assert "pass@1" in page.read_text()
     # The same weights at another place are the same evaluation; other prompts are not.
     moved = run.path.rename(tmp_path / "moved")

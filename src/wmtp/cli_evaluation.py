@@ -49,8 +49,7 @@ def evaluate(
         checkpoint, document, environment, seed=seed, output=output, display=_display()
     )
     typer.echo(_metrics_table(folder))
-    page = write_page(checkpoint)
-    typer.echo(f"report: {page or folder / 'report.json'}")
+    typer.echo(f"report: {write_page(checkpoint, folder)}")
 
 
 def judge(
@@ -83,7 +82,7 @@ def judge(
         display=_display(),
     )
     typer.echo(_metrics_table(folder))
-    typer.echo(f"report: {folder / 'report.json'}")
+    typer.echo(f"report: {folder / 'report.html'}")
 
 
 def lm_eval(
