@@ -510,7 +510,7 @@ def test_evaluation_of_a_run(data: Path, mbpp: Path, tmp_path: Path) -> None:
         evaluate(run.path, document, where)
     evaluate(run.path, document, where)
     assert (folder / "samples.jsonl").read_bytes() == samples
-    page = write_page(run.path)
+    page = write_page(run.path, folder)
     assert "pass@1" in page.read_text()
     # The same weights at another place are the same evaluation; other prompts are not.
     moved = run.path.rename(tmp_path / "moved")
@@ -577,6 +577,12 @@ def test_judging_samples_of_others(mbpp: Path, tmp_path: Path) -> None:
         pytest.raises(OutputError, match="another process is at work there"),
     ):
         judge_samples(samples, document, environment(tmp_path), output=tmp_path / "out")
+
+
+def test_a_checkpoint_must_be_there(tmp_path: Path) -> None:
+    """Said before anything about a benchmark, which its recipe would name."""
+    with pytest.raises(CheckpointError, match="absent: no such folder"):
+        evaluation_document(tmp_path / "absent", None, None, None, [])
 
 
 def test_a_benchmark_must_be_named() -> None:

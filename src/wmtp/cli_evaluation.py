@@ -49,8 +49,7 @@ def evaluate(
         checkpoint, document, environment, seed=seed, output=output, display=_display()
     )
     typer.echo(_metrics_table(folder))
-    page = write_page(checkpoint)
-    typer.echo(f"report: {page or folder / 'report.json'}")
+    typer.echo(f"report: {write_page(checkpoint, folder)}")
 
 
 def judge(
@@ -83,7 +82,7 @@ def judge(
         display=_display(),
     )
     typer.echo(_metrics_table(folder))
-    typer.echo(f"report: {folder / 'report.json'}")
+    typer.echo(f"report: {folder / 'report.html'}")
 
 
 def lm_eval(
@@ -137,8 +136,9 @@ def compare(
 def _metrics_table(folder: Path) -> str:
     """Return the metrics of a report as lines for people."""
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    width = max(12, *map(len, report["metrics"]))
     lines = [
-        f"  {name:<12} {m['value']:.4f}  [{m['low']:.4f}, {m['high']:.4f}]  n = {m['n']}"
+        f"  {name:<{width}} {m['value']:.4f}  [{m['low']:.4f}, {m['high']:.4f}]  n = {m['n']}"
         for name, m in report["metrics"].items()
     ]
     if "outcomes" in report:  # a held-out loss has none

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from wmtp.evaluation.math import MathBenchmark
 
 @pytest.fixture(scope="module")
 def judge() -> Iterator[AnswerJudge]:
-    with AnswerJudge(workers=1) as judge:
+    with closing(AnswerJudge(workers=1)) as judge:
         yield judge
 
 
@@ -82,6 +83,14 @@ def test_answers_without_end_are_bounded_and_the_next_one_is_judged(judge: Answe
     assert outcomes(judge, [*given, math_answer("5", "10/2")]) == ["timeout"] * 3 + ["passed"]
 
 
+def test_what_is_said_of_an_endless_answer_is_short(judge: AnswerJudge) -> None:
+    given = [FinalAnswer("1" * 9000, "5", symbolic=symbolic) for symbolic in (True, False)]
+    for _, verdict in judge.judge(given):
+        assert verdict.outcome == "failed"
+        assert verdict.detail.startswith("'111")
+        assert len(verdict.detail) <= 300
+
+
 def test_memory_is_bounded(judge: AnswerJudge) -> None:
     tight = AnswerLimits(cpu_seconds=20, memory_bytes=1 << 20)
     answer = FinalAnswer("1+" * 500_000 + "1", "500001", symbolic=True, limits=tight)
@@ -94,13 +103,16 @@ def test_a_process_that_ends_is_an_error_of_the_judge(
     broken = tmp_path / "broken.py"
     broken.write_text("raise SystemExit(1)\n")
     monkeypatch.setattr(answers, "_SERVER", broken)
-    with AnswerJudge(workers=1) as judge:
+    with closing(AnswerJudge(workers=1)) as judge:
         assert outcomes(judge, [math_answer("5", "10/2")]) == ["error"]
 
 
 def test_without_math_verify_there_is_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers, "find_spec", lambda name: None)
-    with AnswerJudge(workers=1) as judge, pytest.raises(SandboxError, match=r"wmtp\[eval\]"):
+    with (
+        closing(AnswerJudge(workers=1)) as judge,
+        pytest.raises(SandboxError, match=r"wmtp\[eval\]"),
+    ):
         list(judge.judge([math_answer("5", "10/2")]))
 
 
@@ -109,7 +121,7 @@ def test_gsm8k_references_pass_and_those_of_other_problems_fail(shared_data: Pat
     tasks = benchmark.tasks()
     assert len(tasks) == 1319
     right = [{"task_id": task.task_id, "completion": task.reference} for task in tasks]
-    with AnswerJudge(workers=1) as judge:
+    with closing(AnswerJudge(workers=1)) as judge:
         found = judge_samples(right, benchmark, sandbox=judge)
         assert {o["outcome"] for o in found} == {"passed"}
         programs = [benchmark.program(task, task.reference or "") for task in tasks]

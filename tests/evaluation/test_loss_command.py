@@ -57,6 +57,9 @@ def test_loss_of_a_run_by_head(tmp_path: Path) -> None:
     few = evaluation_document(run.path, "loss", None, None, ["limit=2", "split=train"])
     folder = evaluate(run.path, few, environment(tmp_path), output=tmp_path / "few")
     assert json.loads((folder / "report.json").read_text())["metrics"]["perplexity"]["n"] == 2
+    drawn = evaluation_document(run.path, "loss", None, "notes", [])
+    with pytest.raises(ConfigError, match="the held-out loss draws nothing, so protocol has no"):
+        evaluate(run.path, drawn, environment(tmp_path), output=tmp_path / "drawn")
 
 
 def test_loss_needs_a_run(tmp_path: Path) -> None:

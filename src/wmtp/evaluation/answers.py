@@ -15,12 +15,12 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
 
 from wmtp.errors import SandboxError
 from wmtp.sandbox import OutcomeName, Verdict
 from wmtp.sandbox.pool import available_cores
 
+_LONGEST = 200
 _SERVER = Path(__file__).with_name("equivalence.py")
 
 
@@ -66,17 +66,6 @@ class AnswerJudge:
         for _ in range(self.workers):
             self._idle.put(None)
 
-    def __enter__(self) -> AnswerJudge:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """End all processes. The judge can be used again after."""
         for server in [self._idle.get() for _ in range(self.workers)]:
@@ -98,7 +87,7 @@ class AnswerJudge:
             elif answer.symbolic:
                 symbolic.append((index, answer))
             else:
-                yield index, Verdict("failed", 0.0, f"{answer.given!r} is another answer")
+                yield index, Verdict("failed", 0.0, f"{_shown(answer)} is another answer")
         with ThreadPoolExecutor(self.workers) as pool:
             futures = {pool.submit(self._compare, answer): index for index, answer in symbolic}
             try:
@@ -116,13 +105,19 @@ class AnswerJudge:
                 with contextlib.suppress(OSError, ValueError):
                     outcome, detail = server.compare(answer)
                     if outcome == "failed":
-                        detail = f"{answer.given!r}: {detail}"
+                        detail = f"{_shown(answer)}: {detail}"
                     return Verdict(outcome, time.monotonic() - start, detail)
                 server.close()
                 server = None
             return Verdict("error", time.monotonic() - start, "the comparing process ended twice")
         finally:
             self._idle.put(server)
+
+
+def _shown(answer: FinalAnswer) -> str:
+    """Return what was answered in one line, cut to a length that a detail may have."""
+    text = repr(answer.given)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 class _Server:

@@ -48,6 +48,10 @@ class Judge(Protocol):
         """Yield the place in the input and the verdict of each, as they finish."""
         ...
 
+    def close(self) -> None:
+        """End what is running for it."""
+        ...
+
 
 class Benchmark(ABC, Generic[ConfigT]):
     """A named set of tasks; a final subclass nests its settings as `Config`.

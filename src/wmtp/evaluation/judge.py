@@ -55,7 +55,7 @@ def judge(
     numbers of samples done and in all. A task that the benchmark does not have is a `DataError`.
     """
     by_id = _by_id(tasks, benchmark)
-    wanted = _keyed(samples, by_id, benchmark)
+    wanted = keyed_answers(samples, by_id, benchmark)
     rule = extraction or benchmark.extraction
 
     def program(key: Key) -> AnyProgram | FinalAnswer:
@@ -129,7 +129,7 @@ def read_samples(
         samples.append(record)
         places.append(f"{path}:{number}")
     if benchmark is not None:
-        _keyed(samples, _by_id(tasks, benchmark), benchmark, places)
+        keyed_answers(samples, _by_id(tasks, benchmark), benchmark, places)
     return samples
 
 
@@ -178,7 +178,7 @@ def _by_id(tasks: Iterable[Task] | None, benchmark: Benchmark[Any]) -> dict[str,
     return {task.task_id: task for task in (benchmark.tasks() if tasks is None else tasks)}
 
 
-def _keyed(
+def keyed_answers(
     samples: Iterable[dict[str, Any]],
     tasks: dict[str, Task],
     benchmark: Benchmark[Any],

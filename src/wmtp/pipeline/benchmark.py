@@ -15,7 +15,7 @@ from wmtp.errors import ConfigError, DataError
 from wmtp.evaluation.answers import AnswerJudge
 from wmtp.evaluation.benchmark import Benchmark, Task
 from wmtp.registry import BENCHMARKS
-from wmtp.run_folder import RunFolder
+from wmtp.run_folder import RunFolder, model_folder
 from wmtp.sandbox import Sandbox
 
 # In place of a registered benchmark: the held-out loss, which draws nothing.
@@ -57,12 +57,16 @@ def evaluation_document(
 ) -> Document:
     """Return the evaluation settings: those of the run's recipe, then the command line's.
 
-    A recipe whose benchmark is another one gives nothing.
+    A recipe whose benchmark is another one gives nothing. A checkpoint without a model is a
+    `CheckpointError`.
     """
     settings: dict[str, Any] = {}
-    recipe_file = None if checkpoint is None else RunFolder(checkpoint).recipe
-    if recipe_file is not None and recipe_file.is_file():
-        recipe = load_document(recipe_file).validate(Recipe)
+    if (
+        checkpoint is not None
+        and model_folder(checkpoint)
+        and RunFolder(checkpoint).recipe.is_file()
+    ):
+        recipe = load_document(RunFolder(checkpoint).recipe).validate(Recipe)
         if benchmark in (None, recipe.evaluation.benchmark):
             settings = recipe.evaluation.model_dump(exclude_unset=True)
     given = {"benchmark": benchmark, "path": data, "protocol": protocol}

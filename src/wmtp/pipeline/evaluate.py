@@ -28,6 +28,7 @@ from wmtp.outputs import claim, locked
 from wmtp.pipeline.benchmark import LOSS, Chosen, choose
 from wmtp.pipeline.held_out import evaluate_loss
 from wmtp.pipeline.model import model_to_measure
+from wmtp.report.judged import write_evaluation_page
 from wmtp.report.page import write_report
 from wmtp.run_folder import RunFolder, model_folder
 from wmtp.training.arguments import resolve_device
@@ -107,11 +108,17 @@ def evaluate(
     return output
 
 
-def write_page(checkpoint: Path) -> Path | None:
-    """Write `report.html` into the run folder `checkpoint`; None when it is only a model folder."""
-    if RunFolder(checkpoint).totals() is None:
-        return None
-    return write_report([checkpoint], checkpoint, title=checkpoint.name)
+def write_page(checkpoint: Path, evaluation: Path) -> Path:
+    """Write the page that shows the folder `evaluation`: that of the run around it, or its own.
+
+    Returns its path; a held-out loss outside of a run has only its `report.json`.
+    """
+    inside = evaluation.resolve().is_relative_to(checkpoint.resolve())
+    if inside and RunFolder(checkpoint).totals() is not None:
+        return write_report([checkpoint], checkpoint, title=checkpoint.name)
+    if not (evaluation / "outcomes.jsonl").is_file():
+        return evaluation / "report.json"
+    return write_evaluation_page(evaluation, checkpoint.name)
 
 
 @contextmanager

@@ -52,6 +52,12 @@ def evaluate_loss(
     display = display or Display()
     section = document.validate(EvaluationSection)
     wanted = document.validate_options(section, LossSection, ())
+    for name in ("protocol", "max_new_tokens", "extraction"):
+        if name in section.model_fields_set:
+            raise ConfigError(
+                f"{document.where((name,))}: the held-out loss draws nothing, so {name} has no meaning. "
+                "Leave it out."
+            )
     run = RunFolder(checkpoint)
     if not run.recipe.is_file():
         raise ConfigError(

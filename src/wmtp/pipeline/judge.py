@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from wmtp.config.environment import Environment
 from wmtp.config.load import Document
 from wmtp.display import Display
 from wmtp.errors import DataError
-from wmtp.evaluation.judge import our_task_id, read_samples
+from wmtp.evaluation.judge import keyed_answers, our_task_id, read_samples
 from wmtp.evaluation.run import judge_and_report
 from wmtp.outputs import claim, locked
-from wmtp.pipeline.benchmark import choose
+from wmtp.pipeline.benchmark import Chosen, choose
+from wmtp.report.judged import write_evaluation_page
+from wmtp.report.runs import Sample
 
 
 def judge_samples(
@@ -49,9 +52,18 @@ def judge_samples(
         report = judge_and_report(
             samples, benchmark, tasks, ks, judge, output, settings, display, section.extraction
         )
-    for notice in [*benchmark.notices, *_about_tasks(report["tasks"])]:
-        display.say(notice)
+        notes = [*benchmark.notices, *_about_tasks(report["tasks"])]
+        write_evaluation_page(output, path.name, notes, _shown(samples, chosen))
+    for note in notes:
+        display.say(note)
     return report
+
+
+def _shown(samples: list[dict[str, Any]], chosen: Chosen) -> Iterator[Sample]:
+    """Yield the samples as a page shows them."""
+    tasks = {task.task_id: task for task in chosen.tasks}
+    for (task_id, sample_id), answer in keyed_answers(samples, tasks, chosen.benchmark).items():
+        yield Sample(task_id, answer.text, sample_id, tasks[task_id].prompt)
 
 
 def ks_of(per_task: Counter[str], wanted: tuple[int, ...], path: Path) -> tuple[int, ...]:

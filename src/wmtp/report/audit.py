@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
-
-from markupsafe import Markup
 
 from wmtp.evaluation.metrics import Interval
 from wmtp.outputs import atomic_write_text
 from wmtp.report import text
 from wmtp.report.heatmap import LEVELS, HeatMap, heat_map_of
-from wmtp.report.page import templates
 from wmtp.report.runs import Estimate, WeighedSample
 from wmtp.report.svg import colours
+from wmtp.report.templates import style, templates
 
 WEIGHTS, SHUFFLED, CHANCE = "weights", "shuffled", "chance"
 _TITLES = {
@@ -124,12 +121,11 @@ def audit_table(record: dict[str, Any]) -> str:
 
 def write_audit_page(path: Path, runs: Sequence[AuditedRun], record: dict[str, Any]) -> None:
     """Write the self-contained page. Everything that comes from data or runs is escaped."""
-    css = resources.files("wmtp.report").joinpath("page.css").read_text("utf-8")
     rendered = (
         templates()
         .get_template("audit.html")
         .render(
-            css=Markup(css),
+            css=style(),
             data=record["settings"]["data"],
             programs=record["programs"],
             end_token=record["settings"]["end_token"],

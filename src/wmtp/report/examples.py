@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from typing import TYPE_CHECKING
 
-from wmtp.report.compare import Comparison
-from wmtp.report.groups import Group
 from wmtp.report.runs import Evaluation, Outcome, Sample
+
+if TYPE_CHECKING:
+    from wmtp.report.compare import Comparison
 
 # Longer texts are cut, so that one endless completion does not make the page endless.
 _LONGEST = 20_000
-# How many samples of each kind are shown; any other kind: one.
-_SHOWN = {"passed": 2, "failed": 2}
+# How many samples of each kind are shown.
+_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Example:
     """One judged sample, its texts cut to a length that a page can hold."""
 
     task_id: str
+    sample_id: int | str
     outcome: str
     prompt: str
     completion: str
@@ -47,35 +49,40 @@ def outcome_sections(comparison: Comparison) -> list[OutcomeSection]:
                 run.evaluations[benchmark] for run in group.runs if benchmark in run.evaluations
             ]
             if any(evaluation.outcome_counts for evaluation in evaluations):
-                sections.append(_section(benchmark, group, evaluations))
+                sections.append(outcome_section(benchmark, group.label, evaluations))
     return sections
 
 
-def _section(benchmark: str, group: Group, evaluations: list[Evaluation]) -> OutcomeSection:
+def outcome_section(
+    benchmark: str, label: str, evaluations: Sequence[Evaluation], shown: int = _SHOWN
+) -> OutcomeSection:
+    """Return the outcomes of all evaluations, with `shown` examples of each kind from the first."""
     counts: Counter[str] = Counter()
     for evaluation in evaluations:
         counts.update(evaluation.outcome_counts)
     kinds = sorted((kind for kind in counts if counts[kind]), key=lambda kind: -counts[kind])
     kinds.sort(key=lambda kind: kind != "passed")
     shares = [(kind, counts[kind], counts[kind] / counts.total()) for kind in kinds]
-    return OutcomeSection(benchmark, group.label, shares, list(_examples(evaluations[0], kinds)))
+    return OutcomeSection(benchmark, label, shares, list(_examples(evaluations[0], kinds, shown)))
 
 
-def _examples(evaluation: Evaluation, kinds: list[str]) -> Iterable[Example]:
-    """Yield the first samples of each kind, in order of task."""
+def _examples(evaluation: Evaluation, kinds: list[str], shown: int) -> Iterator[Example]:
+    """Yield the first samples of each kind, one of every task before another of any."""
     samples = {(sample.task_id, sample.sample_id): sample for sample in evaluation.samples}
     for kind in kinds:
-        of_kind = (
-            _example(outcome, samples[outcome.task_id, outcome.sample_id])
-            for outcome in evaluation.outcomes
-            if outcome.outcome == kind and (outcome.task_id, outcome.sample_id) in samples
-        )
-        yield from islice(of_kind, _SHOWN.get(kind, 1))
+        turns: Counter[str] = Counter()
+        found = []
+        for outcome in evaluation.outcomes:
+            if outcome.outcome == kind and (outcome.task_id, outcome.sample_id) in samples:
+                found.append((turns[outcome.task_id], outcome))
+                turns[outcome.task_id] += 1
+        for _, outcome in sorted(found, key=lambda pair: pair[0])[:shown]:
+            yield _example(outcome, samples[outcome.task_id, outcome.sample_id])
 
 
 def _example(outcome: Outcome, sample: Sample) -> Example:
     texts = (sample.prompt, sample.completion, outcome.detail)
-    return Example(outcome.task_id, outcome.outcome, *map(_cut, texts))
+    return Example(outcome.task_id, outcome.sample_id, outcome.outcome, *map(_cut, texts))
 
 
 def _cut(text: str) -> str:

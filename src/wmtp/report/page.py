@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from wmtp.outputs import atomic_write_json, atomic_write_text
@@ -21,6 +19,7 @@ from wmtp.report.plots import draw_plots
 from wmtp.report.record import as_record
 from wmtp.report.runs import HeadRow, load_runs
 from wmtp.report.svg import colours
+from wmtp.report.templates import style, templates
 from wmtp.report.verdicts import HELD_OUT, Difference
 
 
@@ -43,14 +42,13 @@ def write_report(
 
 def render_page(comparison: Comparison, title: str) -> str:
     """Return the page as HTML. Everything that comes from a run is escaped."""
-    css = resources.files("wmtp.report").joinpath("page.css").read_text("utf-8")
     groups = comparison.groups
     return (
         templates()
         .get_template("page.html")
         .render(
             title=title,
-            css=Markup(css),
+            css=style(),
             headline=words.headline(comparison),
             summary=words.summary(comparison),
             warning=words.budget_warning(comparison),
@@ -67,17 +65,6 @@ def render_page(comparison: Comparison, title: str) -> str:
             settings=[(run.summary.name, _settings(run)) for group in groups for run in group.runs],
             alone=len(groups) == 1,
         )
-    )
-
-
-def templates() -> Environment:
-    """Return the templates of this package. What they are given is escaped."""
-    return Environment(
-        loader=PackageLoader("wmtp.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
     )
 
 

@@ -86,6 +86,7 @@ class Evaluation:
     outcome_counts: dict[str, int] = field(default_factory=dict)
     by_difficulty: dict[str, Estimate] = field(default_factory=dict)
     sandbox: str | None = None
+    extraction: str | None = None
     per_head: dict[str, HeadRows] = field(default_factory=dict)
     outcomes: tuple[Outcome, ...] = ()
     samples: tuple[Sample, ...] = ()
@@ -200,7 +201,7 @@ def load_run(path: str | Path) -> Run:
         provenance=_read_optional(path / "provenance.json"),
         metrics=tuple(_read_metrics(path / "metrics.jsonl")),
         weighed_samples=_read_weighed(weights) if weights.is_file() else (),
-        evaluations={report.parent.name: _read_evaluation(report) for report in reports},
+        evaluations={report.parent.name: load_evaluation(report.parent) for report in reports},
     )
 
 
@@ -274,8 +275,9 @@ def _read_weighed(path: Path) -> tuple[WeighedSample, ...]:
     return _read(path, _WeightsFile).samples
 
 
-def _read_evaluation(path: Path) -> Evaluation:
-    """Return the evaluation whose `report.json` is `path`, with the line files beside it."""
+def load_evaluation(folder: Path) -> Evaluation:
+    """Return the evaluation in `folder`: its `report.json` and the line files beside it."""
+    path = folder / "report.json"
     record = _read(path, dict[str, Any])
     metrics = _validate(record.get("metrics"), dict[str, float | Estimate | None], str(path))
     return _validate(
