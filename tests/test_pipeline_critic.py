@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.test_pipeline import Said, environment, metrics, recipe
 from tests.test_pipeline import data as data  # the fixture
@@ -101,6 +104,29 @@ def test_a_critic_with_its_own_backbone(critic_run: RunFolder, data: Path, tmp_p
         train(no_head, environment(tmp_path))
 
 
+def test_adapters_of_the_critic_alone(data: Path, tmp_path: Path) -> None:
+    """The value loss reaches adapters and value head; the policy starts from the base as it was."""
+    pytest.importorskip("peft")
+    settings = {"trunk": "trained", "value_phase": {"share": 1.0}, "value_head": "mlp"}
+    base = train(recipe(data, name="base"), environment(tmp_path))
+    lora = {"pretrained": str(base.path), "num_heads": 3, "lora": {"rank": 2, "alpha": 4}}
+    document = critic(data, "value", settings, model=lora)
+    del document.data["tokenizer"]
+    run = train(document, environment(tmp_path))
+    before, after = (MTPModel.from_pretrained(r.model).state_dict() for r in (base, run))
+    moved = {n: after[n] - before[n] for n in before if not torch.equal(after[n], before[n])}
+    # Parallel head 0, the last layer, is no part of the trunk, and the further heads rest.
+    assert moved
+    assert all(re.search(r"layers\.0\..*_proj\.weight", name) for name in moved), moved.keys()
+    assert all(torch.linalg.matrix_rank(change, rtol=1e-3) <= 2 for change in moved.values())
+    policy = critic(data, "policy", {"values_from": str(run.path)}, model=lora)
+    del policy.data["model"]["lora"], policy.data["tokenizer"]
+    after_run = train(policy, environment(tmp_path))
+    logged = [line for line in metrics(after_run) if "train/loss" in line]
+    assert logged[-1]["train/weight/std/head_0"] > 0
+    assert MTPModel.from_pretrained(after_run.model).value_head is None
+
+
 def test_pairs_are_kept_together_or_refused(data: Path, tmp_path: Path) -> None:
     settings = {"value_loss": "pairwise", "value_phase": {"share": 0.5, "policy_loss": True}}
     source = {"source": "jsonl", "path": str(data), "max_length": 64}
@@ -113,6 +139,16 @@ def test_pairs_are_kept_together_or_refused(data: Path, tmp_path: Path) -> None:
     run = train(paired, environment(tmp_path, micro_batch=2), display=said)
     assert any("pairs" in line for line in said.lines)
     assert any("eval/value/auc_last_within_problem" in line for line in metrics(run))
+
+
+def test_folds_need_problems_on_both_sides(data: Path, tmp_path: Path) -> None:
+    """With one problem, the head that gives its values would be fitted on nothing."""
+    lines = data.read_text().splitlines(keepends=True)
+    first, alone = json.loads(lines[1])["task_id"], tmp_path / "alone.jsonl"
+    alone.write_text("".join(line for line in lines if json.loads(line)["task_id"] == first))
+    source = {"source": "jsonl", "path": str(alone), "max_length": 64, "validation_split": None}
+    with pytest.raises(ConfigError, match="all fall into one of the 3 folds"):
+        train(critic(data, "one", {"cross_fit": 3}, data=source), environment(tmp_path))
 
 
 def test_dropping_needs_correct_samples(data: Path, tmp_path: Path) -> None:

@@ -44,10 +44,13 @@ def test_shipped_settings_have_no_mistakes(path: Path) -> None:
 def tiny(path: Path, folder: Path) -> Document:
     """The recipe with a tiny model and data, and two steps."""
     document = load_document(path)
+    architecture = ("hidden_size=32", "intermediate_size=48", "num_attention_heads=4")
     settings = [
-        "model.architecture.hidden_size=32",
-        "model.architecture.intermediate_size=48",
-        "model.architecture.num_attention_heads=4",
+        *(
+            f"model.architecture.{s}"
+            for s in architecture
+            if "architecture" in document.data["model"]
+        ),
         "optimization.steps=2",
         "evaluation.held_out_points=1",
         "evaluation.held_out_limit=4",
@@ -69,13 +72,28 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return train(tiny(ROOT / "recipes" / "reference.yaml", folder), environment(folder))
 
 
-def put_reference(algorithm: dict[str, Any], path: str) -> None:
-    """Put the reference where an algorithm, or one inside it, asks for one."""
-    if "reference" in algorithm:
-        algorithm["reference"] = path
-    for value in algorithm.values():
-        if isinstance(value, dict):
-            put_reference(value, path)
+@pytest.fixture(scope="module")
+def critic(reference: RunFolder) -> RunFolder:
+    """The run of recipes/value-lora.yaml, tiny, on that reference."""
+    path = ROOT / "recipes" / "value-lora.yaml"
+    return train(on_runs(tiny(path, reference.path), reference), environment(reference.path.parent))
+
+
+def on_runs(document: Document, reference: RunFolder, critic: RunFolder | None = None) -> Document:
+    """Put runs of the tests where a recipe names those of other recipes."""
+    runs = {"runs/reference": reference.path, "runs/reference/model": reference.model}
+    if critic is not None:
+        runs["runs/value-lora"] = critic.path
+
+    def put(section: dict[str, Any]) -> None:
+        for key, value in section.items():
+            if isinstance(value, dict):
+                put(value)
+            elif isinstance(value, str) and value in runs:
+                section[key] = str(runs[value])
+
+    put(document.data)
+    return document
 
 
 def environment(folder: Path) -> Environment:
@@ -84,14 +102,13 @@ def environment(folder: Path) -> Environment:
 
 @pytest.mark.parametrize("path", RECIPES, ids=name)
 def test_shipped_recipes_train_two_steps(path: Path, tmp_path: Path, request: Any) -> None:
-    document = tiny(path, tmp_path)
+    document, text = tiny(path, tmp_path), path.read_text(encoding="utf-8")
     if document.data["data"]["source"] == "mbpp":
         shared = request.getfixturevalue("shared_data")
         document.override([f"data.path={shared / 'mbpp' / 'mbpp.jsonl'}"])
-    if "reference" in path.read_text(encoding="utf-8") and path.stem != "reference":
-        run = request.getfixturevalue("reference")
-        put_reference(document.data["algorithm"], str(run.path))
-        document.override([f"tokenizer.pretrained={run.model}"])
+    if ": runs/" in text:
+        critic = request.getfixturevalue("critic") if "values_from" in text else None
+        on_runs(document, request.getfixturevalue("reference"), critic)
     assert train(document, environment(tmp_path)).totals()["steps"] == 2
 
 

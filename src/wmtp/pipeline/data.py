@@ -228,6 +228,15 @@ def require_signals(algorithm: Algorithm[Any], recipe: Recipe, data: Data) -> No
             f"but data source {recipe.data.label} gives the rewards {sorted({str(r) for r in rewards})}. "
             "Choose data with both kinds, and data.incorrect_share above 0."
         )
+    head = algorithm.value_head
+    if head is not None and head.num_folds > 1:
+        problems = {item.example.problem for item in data.train.items}
+        if len({problem % head.num_folds for problem in problems}) == 1:
+            raise ConfigError(
+                f"algorithm.cross_fit fits each head on the problems of the other folds, but the "
+                f"{len(problems)} problems of data source {recipe.data.label} all fall into one of the "
+                f"{head.num_folds} folds. Give more problems, or set algorithm.cross_fit to 1."
+            )
     highest = max(reward for reward in rewards if reward is not None)
     if "correct" in algorithm.needs and highest < 1:
         raise ConfigError(
