@@ -13,7 +13,7 @@ They keep a program neither from the machine nor from its verdict. `bare fork` i
 per program that runs it with its tests and exits.
 
 --memory judges that many samples of each problem and prints the highest resident memory of the
-process that asks and of the largest process below it.
+process that asks and of the largest process below it at the end (Linux).
 """
 
 from __future__ import annotations
@@ -188,6 +188,16 @@ def peak_mib(who: int) -> float:
     return resource.getrusage(who).ru_maxrss / 1024
 
 
+def peak_mib_below(process: str = "self") -> float:
+    """Return the highest resident memory that a process which runs below another has had."""
+    peaks = [0.0]
+    for children in Path(f"/proc/{process}/task").glob("*/children"):
+        for pid in children.read_text().split():
+            _, _, kib = Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")
+            peaks += [int(kib.split()[0]) / 1024, peak_mib_below(pid)]
+    return max(peaks)
+
+
 def measure(name: str, problems: list[Problem], samples: int, workers: int) -> dict[str, float]:
     """Judge in this process and return what it took."""
     multiprocessing.set_start_method("fork", force=True)  # the cheapest for the peers
@@ -223,12 +233,13 @@ def measure_memory(data: Path, samples: int, workers: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder, Sandbox(workers=workers) as sandbox:
         path = Path(folder) / "outcomes.jsonl"
         found = judge(drawn, benchmark, sandbox=sandbox, tasks=tasks, outcomes_path=path)
+        below = peak_mib_below()
     return {
         "samples": len(found),
         "passed": sum(outcome["outcome"] == "passed" for outcome in found),
         "before_mib": before,
         "peak_mib": peak_mib(resource.RUSAGE_SELF),
-        "below_mib": peak_mib(resource.RUSAGE_CHILDREN),
+        "below_mib": below,
     }
 
 
