@@ -6,12 +6,14 @@ Rules look at the text alone: what a model wrote is never parsed or run outside 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 Extraction = Literal["code", "cut", "fenced", "raw"]
 
-_FENCE = re.compile(r"^[ \t]*(?:```+|~~~+)[ \t]*([^\s`~]*)[^\n`]*$", re.MULTILINE)
+# Indentation, mark and language of a line that opens or closes a block.
+_FENCE = re.compile(r"^([ \t]*)(```+|~~~+)[ \t]*([^\s`~]*)[^\n`]*$", re.MULTILINE)
 _DEFINITION = re.compile(r"^(?:async[ \t]+)?(?:def|class)[ \t]+(\w+)", re.MULTILINE)
 
 
@@ -64,26 +66,45 @@ def cut_at_stop(text: str, stop: tuple[str, ...]) -> str:
 def fenced_block(text: str, name: str | None = None) -> str | None:
     """Return the text between Markdown fences, None when there are none.
 
-    Of several blocks, the first that defines `name`, else the first. A block whose end is missing
-    reaches to the end of the text. A fence that no language follows, after a line that is indented,
-    or that is the only one, ends what stands before it.
+    Of several blocks, the first that defines `name`, else the first. As in CommonMark, a block ends at
+    a mark that is as long, has no language and stands at most 3 columns further in, and up to 3 columns
+    that a block with its fence stands in are no part of it. One whose end is missing reaches to the end
+    of the text. A fence that no language follows, after a line that is indented, or that is the only
+    one, ends what stands before it.
     """
     fences = list(_FENCE.finditer(text))
     if not fences:
         return None
-    first = fences[0]
-    above = text[: first.start()]
-    closes = not first[1] and above.strip() and (len(fences) == 1 or _continues(above))
-    if closes:
+    above = text[: fences[0].start()]
+    if not fences[0][3] and above.strip() and (len(fences) == 1 or _continues(above)):
         return above
-    blocks = []
-    while fences:
-        opening = fences.pop(0)
-        while fences and fences[0][1]:  # a language follows: no end of a block
-            fences.pop(0)
-        end = fences.pop(0).start() if fences else len(text)
-        blocks.append(text[opening.end() + 1 : end])
+    blocks = list(_blocks(text, fences))
     return next((block for block in blocks if _defined_at(name, block) is not None), blocks[0])
+
+
+def _blocks(text: str, fences: list[re.Match[str]]) -> Iterator[str]:
+    opening: re.Match[str] | None = None
+    for fence in fences:
+        if opening is None:
+            opening = fence
+        elif (
+            not fence[3]
+            and fence[2].startswith(opening[2])
+            and len(fence[1]) <= len(opening[1]) + 3
+        ):
+            yield _block(text[opening.end() + 1 : fence.start()], opening[1])
+            opening = None
+    if opening is not None:
+        yield _block(text[opening.end() + 1 :], opening[1])
+
+
+def _block(code: str, indentation: str) -> str:
+    """Return `code` without up to 3 columns that the fence and all lines of the block begin with."""
+    lines = code.split("\n")
+    stands_in = indentation if len(indentation) <= 3 else ""
+    if not all(line.startswith(stands_in) for line in lines if line.strip()):
+        return code
+    return "\n".join(line.removeprefix(stands_in) for line in lines)
 
 
 def _open_function(before: str) -> tuple[str | None, str]:

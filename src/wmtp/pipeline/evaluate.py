@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from wmtp.config.protocols import Protocol
 from wmtp.data.templates import frame
 from wmtp.data.tokenizer import load_tokenizer
 from wmtp.display import Display
-from wmtp.evaluation.benchmark import Task
+from wmtp.evaluation.benchmark import Judge, Task
 from wmtp.evaluation.generate import encode_prompts, generate_samples
 from wmtp.evaluation.grid import write_grid_report
 from wmtp.evaluation.run import judge_and_report
@@ -67,33 +68,9 @@ def evaluate(
         settings = _settings(folder, chosen, tokenizer, environment, seed)
         shown = {"checkpoint": str(checkpoint), **settings}
 
-        def measure(protocol: Protocol, part: Path) -> None:
-            with display.stage("generate") as update:
-                samples = generate_samples(
-                    model,
-                    tokenizer,
-                    chosen.tasks,
-                    protocol,
-                    part / "samples.jsonl",
-                    stop=chosen.benchmark.stop,
-                    max_new_tokens=chosen.max_new_tokens,
-                    seed=seed,
-                    rows=environment.generation.rows,
-                    progress=update,
-                )
-            at = {**shown, "temperature": protocol.temperature}
-            judge_and_report(
-                samples,
-                chosen.benchmark,
-                chosen.tasks,
-                protocol.ks,
-                judge,
-                part,
-                at,
-                display,
-                chosen.section.extraction,
-            )
-
+        measure = _Measurement(
+            model, tokenizer, chosen, judge, seed, environment.generation.rows, shown, display
+        )
         # Last of all checks, so that a command that is refused leaves nothing behind.
         with locked(output):
             claim(output, settings, "an evaluation")
@@ -106,6 +83,48 @@ def evaluate(
                 measure(chosen.protocol.at(temperature), part)
             write_grid_report(output, parts, shown)
     return output
+
+
+@dataclass(frozen=True)
+class _Measurement:
+    """What draws and judges samples, at whatever temperature; `shown` are the settings of its reports."""
+
+    model: MTPModel | VllmModel
+    tokenizer: PreTrainedTokenizerBase
+    chosen: Chosen
+    judge: Judge
+    seed: int
+    rows: int | None
+    shown: dict[str, Any]
+    display: Display
+
+    def __call__(self, protocol: Protocol, folder: Path) -> None:
+        """Write samples, outcomes and report into `folder`; what is there already stays."""
+        chosen = self.chosen
+        with self.display.stage("generate") as update:
+            samples = generate_samples(
+                self.model,
+                self.tokenizer,
+                chosen.tasks,
+                protocol,
+                folder / "samples.jsonl",
+                stop=chosen.benchmark.stop,
+                max_new_tokens=chosen.max_new_tokens,
+                seed=self.seed,
+                rows=self.rows,
+                progress=update,
+            )
+        judge_and_report(
+            samples,
+            chosen.benchmark,
+            chosen.tasks,
+            protocol.ks,
+            self.judge,
+            folder,
+            {**self.shown, "temperature": protocol.temperature},
+            self.display,
+            chosen.section.extraction,
+        )
 
 
 def write_page(checkpoint: Path, evaluation: Path) -> Path:

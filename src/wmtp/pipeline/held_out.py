@@ -59,47 +59,51 @@ def evaluate_loss(
                 "Leave it out."
             )
     run = RunFolder(checkpoint)
-    if not run.recipe.is_file():
-        raise ConfigError(
-            f"{checkpoint}: there is no {run.recipe.name}, which says what the held-out data are. Give "
-            "the folder of a run, or choose another --benchmark."
-        )
-    recipe_document = load_document(run.recipe)
-    if wanted.path is not None:
-        recipe_document.override([f"data.path={wanted.path}"], "--data")
+    recipe_document = _recipe_of(run, wanted.path)
     recipe = recipe_document.validate(Recipe)
     split = wanted.split or recipe.data.validation_split
     if split is None:
         raise ConfigError(
             f"{run.recipe}: data.validation_split is null. Name the split with --set split=NAME."
         )
-    limit = section.limit or recipe.evaluation.held_out_limit
+    settings: dict[str, Any] = {
+        "source": recipe.data.label,
+        "path": wanted.path,
+        "split": split,
+        "limit": section.limit or recipe.evaluation.held_out_limit,
+    }
     output = output or run.evaluation(LOSS)
     with locked(output):
         folder = model_folder(checkpoint)
         model = model_to_measure(folder, resolve_device(environment.device))
         tokenizer = load_tokenizer(folder)
         with display.stage("data"):
-            source = make_source(recipe, resolve_options(recipe, recipe_document))
+            examples = make_source(recipe, resolve_options(recipe, recipe_document)).examples(split)
             data = encode_examples(
-                islice(source.examples(split), limit),
+                islice(examples, settings["limit"]),
                 tokenizer,
                 recipe.data.max_length,
                 f"{recipe.data.label}, split {split}",
                 boundary=recipe.data.boundary,
                 truncation=recipe.data.truncation,
             )
-        settings: dict[str, Any] = {
-            "source": recipe.data.label,
-            "path": wanted.path,
-            "split": split,
-            "limit": limit,
-        }
         claim(output, {**settings, "tokens": data.digest()}, "an evaluation")
         collate = Collate(model.num_heads, int(tokenizer.pad_token_id))
         with display.stage("loss"):
             sums = HeldOut(data, collate).measure(model)
             heads = head_analysis(model, data, collate, tokenizer, recipe.data.boundary)
-        settings = {"checkpoint": str(checkpoint), **settings}
-        write_held_out_report(sums, output, settings, heads)
+        write_held_out_report(sums, output, {"checkpoint": str(checkpoint), **settings}, heads)
     return output
+
+
+def _recipe_of(run: RunFolder, path: str | None) -> Document:
+    """Return the recipe of a run, with `path` as that of its data where it is given."""
+    if not run.recipe.is_file():
+        raise ConfigError(
+            f"{run.path}: there is no {run.recipe.name}, which says what the held-out data are. Give "
+            "the folder of a run, or choose another --benchmark."
+        )
+    document = load_document(run.recipe)
+    if path is not None:
+        document.override([f"data.path={path}"], "--data")
+    return document
