@@ -11,8 +11,9 @@ import pytest
 from wmtp.config.environment import Environment
 from wmtp.config.load import load_document
 from wmtp.config.suite import Suite, variant
+from wmtp.errors import SandboxError
 from wmtp.pipeline.quickstart import run_suite
-from wmtp.sandbox import probe
+from wmtp.sandbox import probe, tiers
 
 
 def shipped(name: str) -> Suite:
@@ -63,6 +64,15 @@ def test_the_whole_story(small: Suite, tmp_path: Path) -> None:
     run_suite(small, environment)
     assert page.is_file()
     assert before == {arm: (root / arm / "run.json").stat().st_mtime_ns for arm in arms}
+
+
+def test_what_cannot_be_judged_here_is_not_trained(
+    small: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiers, "why_unavailable", lambda tier: f"{tier} is made up to fail")
+    with pytest.raises(SandboxError, match="made up to fail"):
+        run_suite(small, Environment(output_root=str(tmp_path), tracking={"enabled": False}))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_both_suites_share_budget_and_data() -> None:

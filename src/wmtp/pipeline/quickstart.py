@@ -14,8 +14,10 @@ from wmtp.config.suite import Suite, variant
 from wmtp.display import Display
 from wmtp.pipeline.evaluate import evaluate
 from wmtp.pipeline.train import train
+from wmtp.registry import BENCHMARKS
 from wmtp.report.page import write_report
 from wmtp.run_folder import RunFolder
+from wmtp.sandbox import Sandbox
 
 
 def quickstart(
@@ -35,6 +37,9 @@ def run_suite(suite: Suite, environment: Environment, display: Display | None = 
     """Train the reference and every arm and seed, evaluate the arms, and write the report."""
     display = display or Display()
     started = time.monotonic()
+    benchmark = suite.recipe.get("evaluation", {}).get("benchmark")
+    if benchmark is not None and not BENCHMARKS.get(benchmark).compares_answers:
+        Sandbox(environment.sandbox.mode)  # refuses now what it would refuse after training
     root = Path(environment.output_root) / suite.name
     where = environment.model_copy(update={"output_root": str(root)})
     reference = train(

@@ -21,8 +21,8 @@ ISOLATED = ("namespaces", "bubblewrap")
 LIMITS_ONLY = "limits-only"
 FIX = (
     "Allow unprivileged user namespaces (in a container: run it with seccomp=unconfined), or "
-    "install bubblewrap. To accept resource limits without isolation, add --sandbox limits-only "
-    "(environment file: sandbox.mode)."
+    "install bubblewrap. To accept resource limits without isolation, add --sandbox limits-only or "
+    "--set-env sandbox.mode=limits-only."
 )
 
 
