@@ -24,6 +24,7 @@ import importlib.util
 import json
 import math
 import multiprocessing
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -144,6 +145,8 @@ def peak(name: str, a: argparse.Namespace, dtype: torch.dtype, queue) -> None:
 
 
 def measured_peak(name: str, a: argparse.Namespace, dtype: torch.dtype) -> float:
+    # Lets glibc give back what is freed: else its holes are measured too.
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "65536")
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     process = context.Process(target=peak, args=(name, a, dtype, queue))

@@ -44,6 +44,27 @@ class HeadLosses:
         options = {"bias": unembedding.bias, **logit_options(backbone.config), "backend": backend}
         return cls(unembedding.weight, options)
 
+    def measured(
+        self,
+        hidden: list[Tensor],
+        labels: Tensor,
+        weigh: Callable[[Tensor | None], Tensor] | None,
+        head_0_weights: Tensor | None,
+        with_entropy: bool,
+    ) -> tuple[Tensor | None, Tensor, Tensor | None]:
+        """Return the weighted sum, the cross entropies and the entropies, as far as they are asked for.
+
+        `weigh(ce_0)` gives the weights where they are known before the losses: before all of them, or
+        with `head_0_weights` after those of head 0.
+        """
+        if weigh is None and with_entropy:
+            return None, *self.ce_and_entropy(hidden, labels)
+        if weigh is None:
+            return None, self.ce(hidden, labels), None
+        if head_0_weights is None:
+            return *self.weighted(hidden, labels, weigh(None)), None
+        return *self.after_head_0(hidden, labels, head_0_weights, weigh), None
+
     def ce(self, hidden: list[Tensor], labels: Tensor) -> Tensor:
         """Return the cross entropies, with gradient."""
         ce = linear_cross_entropy(*self._targets(hidden, labels), **self.options)

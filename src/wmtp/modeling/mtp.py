@@ -8,27 +8,27 @@ section 2); sequential ones, each on the one before it, those of DeepSeek-V3 (`w
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass
+import functools
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
-from transformers.utils import ModelOutput
 
 from wmtp.errors import CheckpointError
 from wmtp.losses import Backend
 from wmtp.modeling.checkpoint import load_heads, read_heads, write_model
+from wmtp.modeling.construct import heads_on
 from wmtp.modeling.head_losses import HeadLosses
-from wmtp.modeling.heads import HeadInit, HeadType, head_layers, new_heads
-from wmtp.modeling.layout import decoder_layers, logits_of, probe
+from wmtp.modeling.heads import HeadInit, HeadType, head_layers
+from wmtp.modeling.layout import decoder_layers, logits_of
 from wmtp.modeling.one_at_a_time import can_take_turns, weighted_in_turn
+from wmtp.modeling.output import MTPOutput, Weigh
 from wmtp.modeling.passes import Pass, run_backbone
-from wmtp.modeling.sequential import SequentialHead, new_sequential_heads
+from wmtp.modeling.sequential import SequentialHead
 from wmtp.modeling.value import (
     CrossFittedValueHead,
     ValueHead,
@@ -37,30 +37,6 @@ from wmtp.modeling.value import (
     value_of,
 )
 from wmtp.pretrained import load_causal_lm
-
-# The weights [B,S,H] of a batch, given what is known before its loss: the values of its states and those of
-# the anchor where there are any, and the cross entropy [B,S] of head 0 where that is asked for.
-Weigh = Callable[[Tensor | None, Tensor | None, Tensor | None], Tensor]
-
-
-@dataclass
-class MTPOutput(ModelOutput):  # a kind that data-parallel wrappers look into
-    """What a forward gives: `ce [B,S,H]` with labels, `logits [B,S,V]` of head 0 without.
-
-    weighted_ce: the sum of weights times `ce` where the weights were known before the loss; `ce` is then
-    detached. value: V after reading each token, where there is a value head; those of K heads that are
-    fitted on different folds, `[B,S,K]`. value_anchor: the same of the head as it was at the last
-    `anchor_value`. predictions: the likeliest token of every head, and entropy: that of every head's
-    distribution in nats, when asked for.
-    """
-
-    ce: Float[Tensor, "B S H"] | None = None
-    weighted_ce: Float[Tensor, ""] | None = None
-    predictions: Int[Tensor, "B S H"] | None = None
-    value: Float[Tensor, "B S *K"] | None = None
-    value_anchor: Float[Tensor, "B S *K"] | None = None
-    logits: Float[Tensor, "B S V"] | None = None
-    entropy: Float[Tensor, "B S H"] | None = None
 
 
 class MTPModel(nn.Module):
@@ -144,24 +120,10 @@ class MTPModel(nn.Module):
         (`SequentialHead`). A model that heads cannot be put on exactly is a `CheckpointError` that says
         why.
         """
-        if head_type not in get_args(HeadType):
-            raise ValueError(f"head_type {head_type!r} is none of {get_args(HeadType)}")
-        if head_type == "sequential" and num_head_layers != 1:
-            raise ValueError(
-                f"sequential heads have 1 layer, found num_head_layers {num_head_layers}"
-            )
-        if num_heads < 1:
-            raise ValueError(f"num_heads must be at least 1, found {num_heads}")
-        if head_init not in get_args(HeadInit):
-            raise ValueError(f"head_init {head_init!r} is none of {get_args(HeadInit)}")
         backbone = model_or_path
         if not isinstance(backbone, PreTrainedModel):
             backbone = load_causal_lm(backbone)
-        calls = probe(backbone, num_head_layers)
-        if head_type == "sequential":
-            heads = new_sequential_heads(backbone, num_heads, head_init, calls)
-        else:
-            heads = new_heads(backbone, num_heads, head_init, num_head_layers, calls)
+        heads = heads_on(backbone, num_heads, head_type, head_init, num_head_layers)
         return cls(backbone, heads, num_head_layers=num_head_layers, head_type=head_type)
 
     @classmethod
@@ -263,25 +225,15 @@ class MTPModel(nn.Module):
         hidden = [] if run.detached else self._hidden(run)
         value, anchor = self._values(run, labels)
         losses = self._losses()
-        total = entropy = None
-
-        def known(ce_0: Tensor | None) -> Tensor:
-            assert weigh is not None
-            return weigh(value, anchor, ce_0)
-
+        known = None if weigh is None else functools.partial(weigh, value, anchor)
+        total: Tensor | None
         if run.detached:
+            assert known is not None
             total, ce = weighted_in_turn(
                 run, self._all_heads(), self.backbone, losses, labels, known, head_0_weights
             )
             return MTPOutput(ce, total, None, value, anchor)
-        if weigh is None and with_entropy:
-            ce, entropy = losses.ce_and_entropy(hidden, labels)
-        elif weigh is None:
-            ce = losses.ce(hidden, labels)
-        elif head_0_weights is None:
-            total, ce = losses.weighted(hidden, labels, known(None))
-        else:
-            total, ce = losses.after_head_0(hidden, labels, head_0_weights, known)
+        total, ce, entropy = losses.measured(hidden, labels, known, head_0_weights, with_entropy)
         predictions = None
         if with_predictions:
             likeliest = (logits_of(self.backbone, head).argmax(-1) for head in hidden)

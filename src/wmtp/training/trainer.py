@@ -17,7 +17,8 @@ from wmtp.data.collate import Collate, PackedCollate
 from wmtp.errors import TrainingError
 from wmtp.losses import IGNORE_INDEX
 from wmtp.modeling.lora import is_adapted, restore_adapted, save_adapter
-from wmtp.modeling.mtp import MTPModel, MTPOutput
+from wmtp.modeling.mtp import MTPModel
+from wmtp.modeling.output import MTPOutput
 from wmtp.training.callbacks import RunState
 from wmtp.training.coefficients import HeadCoefficients
 from wmtp.training.diagnostics import quartile_of_targets
