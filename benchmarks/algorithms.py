@@ -5,8 +5,8 @@
 A random-weight Llama with four heads on random tokens with rewards and a cached reference loss. Time is CPU
 seconds of one thread (wall seconds on a GPU) from the beginning of the second step of a round to the end
 of its last; variants alternate within a round, and a ratio is the median over rounds of the ratio within
-one. Memory is the peak of a step above the parameters, the median of three processes per variant, for one
-peak differs from the next by some 3 %. What the logged statistics cost is measured inside the baseline's
+one. Memory is the peak of a step above the parameters, the median of three processes per variant, for the
+peaks of two processes differ by some 3 %. What the logged statistics cost is measured inside the baseline's
 steps, for it is less than what steps differ by.
 """
 

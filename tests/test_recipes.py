@@ -14,7 +14,8 @@ from tests.data.sources.test_codecontests import PYTHON3, ROW, programs
 from tests.tiny import tiny_config
 from wmtp.config.check import check_file
 from wmtp.config.environment import Environment
-from wmtp.config.load import Document, load_document, load_environment
+from wmtp.config.load import Document, load_document, load_environment, load_recipe
+from wmtp.config.options import resolve_options
 from wmtp.config.recipe import Recipe
 from wmtp.config.suite import Suite
 from wmtp.data.tokenizer import train_tokenizer
@@ -170,6 +171,34 @@ def test_production_recipes_train_two_steps(
     if document.data["algorithm"]["name"] == "rho1-wmtp":
         document.override([f"algorithm.reference={models / 'reference'}"])
     assert train(document, environment(tmp_path)).totals()["steps"] == 2
+
+
+def test_production_recipes_have_the_settings_of_the_notes() -> None:
+    for path in LARGE:
+        recipe, document = load_recipe(path)
+        options = resolve_options(recipe, document).algorithm.model_dump()
+        critic = "critic" in path.stem
+        assert recipe.data.limit == 150_000
+        assert recipe.data.incorrect_share == (0.5 if critic else 0)
+        assert (recipe.data.curriculum is not None) == critic
+        assert recipe.optimization.max_grad_norm == 1.0
+        assert recipe.optimization.epochs == (1 if path.stem == "reference" else 3)
+        assert recipe.model.num_heads == (1 if path.stem == "reference" else 4)
+        if recipe.algorithm.name == "rho1-wmtp":
+            assert (options["mode"], options["keep"]) == ("topk", 0.6)
+        if critic:
+            names = (
+                "gamma",
+                "gae_lambda",
+                "beta",
+                "clip_min",
+                "clip_max",
+                "value_coef",
+                "value_clip",
+            )
+            assert [options[n] for n in names] == [1.0, 0.0, 0.9, 0.1, 5.0, 0.5, 0.2]
+            assert options["value_phase"]["share"] * 3 == pytest.approx(0.5)
+            assert (options["trunk"], options["whiten"]) == ("frozen", True)
 
 
 def test_lora_variants_differ_by_lora_alone() -> None:

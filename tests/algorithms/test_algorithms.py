@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -265,6 +266,29 @@ def test_one_target_short_sequences_and_equal_losses(name: str) -> None:
     assert not weights[..., 2:].any()
     if not algorithm.state:  # running statistics make whole samples heavier or lighter
         torch.testing.assert_close(weights[1].sum(dim=0)[:2], torch.ones(2), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_a_micro_batch_without_targets_has_no_weights(name: str) -> None:
+    """Its completions were cut off; the other micro-batches of the step go on."""
+    algorithm = warmed(*CASES[name])
+    given = batch(step=5)
+    none = replace(
+        given,
+        valid=torch.zeros_like(given.valid),
+        completion=torch.zeros_like(given.completion),
+        ce=torch.zeros_like(given.ce),
+        entropy=torch.zeros_like(given.entropy),
+    )
+    answer = algorithm.weigh(asked(algorithm, none))
+    assert not answer.weights.any()
+    assert all(torch.isfinite(value).all() for value in answer.sums.values())
+    assert answer.auxiliary is None or not answer.auxiliary.any()
+    before = json.dumps(algorithm.state)
+    if answer.sums:  # and a step of such micro-batches alone leaves no trace in the statistics
+        assert all(math.isfinite(v) for v in algorithm.end_step(answer.sums).values())
+    steps = re.compile(r'"steps": \d+')
+    assert steps.sub("", json.dumps(algorithm.state)) == steps.sub("", before)
 
 
 @pytest.mark.parametrize("name", list(CASES))

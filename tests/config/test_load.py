@@ -13,6 +13,7 @@ from pydantic import Field
 
 from wmtp.algorithms.critic import Critic
 from wmtp.config import yaml_text
+from wmtp.config.check import check_file
 from wmtp.config.environment import Environment
 from wmtp.config.load import dump, load_document, load_environment, load_recipe
 from wmtp.config.model_sections import TokenizerSection
@@ -377,6 +378,31 @@ def test_options_of_what_a_recipe_names(write: Write) -> None:
     assert found[1].startswith("recipe.yaml:14 data.source: unknown data source 'mincode'. Did")
     assert found[2].startswith("recipe.yaml:20 evaluation.limits: unknown key. Did you mean 'limit")
     assert len(found) == 3
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "expected"),
+    [
+        (
+            "{name: shuffled, of: {name: inverted, of: {name: focal}}}",
+            "algorithm.of.name: inverted moves weights that would be moved again here",
+        ),
+        (
+            "{name: hybrid, first: {name: critic-wmtp}, second: {name: shuffled, of: "
+            "{name: critic-wmtp}}}",
+            "algorithm.second: both schemes need values",
+        ),
+        ("{name: shuffled, of: {name: rho1-wmtp}}", "rho1-wmtp.reference: missing"),
+    ],
+)
+def test_schemes_that_do_not_go_together_are_found_by_a_check(
+    write: Write, algorithm: str, expected: str
+) -> None:
+    """`wmtp check` says it, before anything is trained."""
+    path = write(RECIPE.replace("algorithm:\n  name: mtp-baseline", f"algorithm: {algorithm}"))
+    found = message(check_file, path)
+    assert found.startswith("recipe.yaml")
+    assert expected in found
 
 
 # ---- overrides ----------------------------------------------------------------------------------

@@ -61,6 +61,10 @@ def resolve_options(recipe: Recipe, document: Document) -> Options:
     if problems:
         raise ConfigError("\n".join(problems))
     algorithm, *data, evaluation = found
+    try:  # schemes inside schemes may not go together
+        ALGORITHMS.get(recipe.algorithm.name)(algorithm)
+    except ConfigError as error:
+        raise ConfigError(f"{document.label}: {error}") from error
     return Options(algorithm, tuple(data), evaluation, tuple(against))
 
 
