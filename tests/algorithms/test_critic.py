@@ -277,6 +277,27 @@ def test_the_limit_of_beta_is_a_threshold() -> None:
         assert found.tolist() == pytest.approx([5.0, 0.1, 1.0, 0.0])
 
 
+def test_explained_variance_and_error_by_hand() -> None:
+    whole = replace(batch(), reward=torch.tensor([0.0, 1.0, 0.5, 1.0]))
+    algorithm = critic()
+    metrics = algorithm.end_step(algorithm.weigh(whole).sums)
+    states = states_before(whole.completion)
+    reward = whole.reward[:, None].expand_as(states)[states]
+    error = reward - whole.value[states]
+    want = 1 - error.var(correction=0) / reward.var(correction=0)
+    assert metrics["value/explained_variance"] == pytest.approx(want.item(), rel=1e-4)
+    assert metrics["value/mse"] == pytest.approx(error.square().mean().item(), rel=1e-4)
+
+
+def test_weights_are_uniform_until_the_warm_up_is_over() -> None:
+    algorithm = critic(warmup_steps=4)
+    for _ in range(4):
+        answer = algorithm.weigh(batch())
+        assert torch.equal(answer.weights, batch().valid.float())
+        algorithm.end_step(answer.sums)
+    assert not torch.equal(algorithm.weigh(batch()).weights, batch().valid.float())
+
+
 def test_a_constant_reward_says_nothing_about_the_variance() -> None:
     same = replace(batch(), reward=torch.ones(4))
     algorithm = critic()

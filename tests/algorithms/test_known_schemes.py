@@ -87,3 +87,11 @@ def test_steps_between_measurements_use_the_means_of_token_types() -> None:
     assert not answer.sums
     assert answer.weights.shape == (B, given.valid.shape[1], H)
     assert math.isclose(answer.weights[given.valid].mean().item(), 1.0, rel_tol=1e-5)
+
+
+def test_a_type_that_is_not_there_keeps_what_is_known_of_it() -> None:
+    algorithm = scheme("gradient-importance", {"running_decay": 0.5})
+    count = torch.tensor([2.0, 4.0])
+    algorithm.end_step({"total": torch.tensor([6.0, 4.0]), "count": count})
+    algorithm.end_step({"total": torch.tensor([0.0, 1.0]), "count": torch.tensor([0.0, 1.0])})
+    assert algorithm.state == {"total": [6.0, 3.0], "count": [2.0, 3.0]}
