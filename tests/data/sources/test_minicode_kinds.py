@@ -258,7 +258,7 @@ def test_problems_of_the_calibrated_settings_stay_the_same(
 def test_examples_stay_the_same() -> None:
     assert (
         examples_digest({**QUICKSTART, "num_problems": 150})
-        == "47b00fe588a7542bcf79f52a77e457e1db0d23eaf42e49d17398daf8890fe18a"
+        == "8873f75aefc57a28821ba12be83227eacd02db355aa5c8951f801f782c3e5584"
     )
 
 
@@ -266,8 +266,8 @@ def test_examples_stay_the_same() -> None:
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({}, "9c68578f0494f5987926341d2b0f06d2e02a6a344e379bef8efe37f3e387cae6"),
-        (QUICKSTART, "7e222ab50e04dd460b0866640c9219823fc2baa883416a2ad8297b4739f4b204"),
+        ({}, "84f59f10fa0d0fe1fa5aae276c4b63b5abc0017131a6aadc47a4795e75406310"),
+        (QUICKSTART, "4601098034c69ab4cd4443e3a88f4f77c9be402cbbcf94dc5f22d712a94bb917"),
     ],
     ids=["default", "quick"],
 )
