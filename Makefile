@@ -21,7 +21,7 @@ quickstart: $(STAMP) ## Train, evaluate and compare on the embedded benchmark.
 	$(BIN)/wmtp quickstart
 
 test: $(STAMP) ## Run the tests with branch coverage.
-	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=85
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --cov --cov-report=term --cov-fail-under=85
 
 test-slow: $(STAMP) ## Run the tests that take minutes.
 	$(BIN)/python -m pytest -m slow
