@@ -199,6 +199,8 @@ CHANGING = {
     "functools.wraps(lambda x: 4, ('__code__',), ())(copy.copy)",
     "a name from a star": "from copy import *\nfrom functools import *\nassert copy(f(0)) == 0\n"
     "wraps(lambda x: 4, ('__code__',), ())(copy)",
+    "a class without its statement": "import copy, math\nC = type('C', (), {'__reduce_ex__': lambda s, p: "
+    "(lambda: math, (), {'pi': 4})})\nassert math.pi < 4\ncopy.copy(C())",
     "a list of the library": "import typing\nassert 'left' not in typing.EXCLUDED_ATTRIBUTES\n"
     "typing.EXCLUDED_ATTRIBUTES.append('left')",
     "an abstract class": "from collections.abc import Sized\nassert not isinstance(f(0), Sized)\n"

@@ -59,6 +59,8 @@ def _leaves_nothing(node: ast.AST) -> bool:
     match node:
         case ast.ClassDef() | ast.AsyncFunctionDef():
             return False
+        case ast.Call(func=ast.Name(id="type"), args=arguments):  # of several, it defines a class
+            return len(arguments) == 1 and not isinstance(arguments[0], ast.Starred)
         case ast.Attribute(attr=name, ctx=context):
             return isinstance(context, ast.Load) and _stays_inside(name)
         case ast.MatchClass(kwd_attrs=names):
