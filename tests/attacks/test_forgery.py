@@ -438,6 +438,18 @@ def test_whatever_a_program_sends_leaves_one_clean_line(
     assert all(json.loads(line) for line in path.read_text("utf-8").splitlines())
 
 
+# Numbers of so many digits that Python does not print them.
+LONG = ['{"overflow": N}', '{"value": {"exception": [1, N]}}', '{"value": {"mine": [N]}}']
+
+
+@pytest.mark.parametrize("frame", LONG)
+def test_tests_cannot_catch_what_is_not_in_the_protocol(run: Run, frame: str) -> None:
+    answer = frame.replace("N", "9" * 5000).encode()
+    code = f"{SPEAK}\ndefine('f')\nget()\nput({answer!r})\nalways(9)"
+    verdict = run(code, "try:\n    f(3)\nexcept Exception:\n    pass")
+    assert rejected(verdict), verdict
+
+
 def test_a_judge_without_memory_is_no_sandbox_fault(run: Run) -> None:
     code = f"""{SPEAK}
 define('f')

@@ -189,6 +189,20 @@ CHANGING = {
     "copy.dispatch_table.update(dict.fromkeys(range(99)))",
     "a file": "assert not open('/tmp/x', 'a').tell()\nopen('/tmp/x', 'w').write('x')",
     "code in a text": "exec('import math\\nassert math.e > 2\\nmath.e = 1')",
+    "an attribute in a pattern": "import copy\nmatch copy.deepcopy:\n    case object(__globals__=g):"
+    " pass\nassert 'left' not in g\ng['left'] = 1",
+    "an attribute in a text": "import copy, string\ng, _ = string.Formatter().get_field("
+    "'0.__globals__', [copy.deepcopy], {})\nassert 'left' not in g\ng['left'] = 1",
+    "code in an annotation": 'import math, typing\ndef g(x: \'__import__("math").__dict__.pop('
+    '"tau")\'): pass\nassert math.tau > 6\ntyping.get_type_hints(g)',
+    "code of the library": "import copy, functools\nassert copy.copy(f(0)) == 0\n"
+    "functools.wraps(lambda x: 4, ('__code__',), ())(copy.copy)",
+    "a name from a star": "from copy import *\nfrom functools import *\nassert copy(f(0)) == 0\n"
+    "wraps(lambda x: 4, ('__code__',), ())(copy)",
+    "a class without its statement": "import copy, math\nC = type('C', (), {'__reduce_ex__': lambda s, p: "
+    "(lambda: math, (), {'pi': 4})})\nassert math.pi < 4\ncopy.copy(C())",
+    "a list of the library": "import typing\nassert 'left' not in typing.EXCLUDED_ATTRIBUTES\n"
+    "typing.EXCLUDED_ATTRIBUTES.append('left')",
     "an abstract class": "from collections.abc import Sized\nassert not isinstance(f(0), Sized)\n"
     "Sized.register(int)",
 }

@@ -27,8 +27,18 @@ HARMLESS = frozenset(
         *("Ellipsis", "NotImplemented"),
     }
 )
-# Attributes that lead to frames and what they hold, or to tables that classes are entered in.
-REACHING_OUT = re.compile(r"_|(gi|cr|ag|tb|f)_|(register|dispatch_table)$")
+# What leads to frames and what they hold, and `*`, which hides what is imported.
+REACHING_OUT = re.compile(r"_|\*|(gi|cr|ag|tb|f)_")
+# Names of the modules above that are tables, enter something in one, set attributes of what they are
+# given, or take the names of attributes or code as text.
+CHANGING = frozenset(
+    {
+        *("dispatch_table", "EXCLUDED_ATTRIBUTES", "register"),
+        *("total_ordering", "update_wrapper", "wraps", "dataclass_transform", "final"),
+        *("no_type_check", "no_type_check_decorator", "runtime_checkable"),
+        *("Formatter", "get_type_hints"),
+    }
+)
 MAKERS = (ast.ClassDef, ast.Import, ast.ImportFrom, ast.AsyncFunctionDef)
 
 
@@ -49,8 +59,12 @@ def _leaves_nothing(node: ast.AST) -> bool:
     match node:
         case ast.ClassDef() | ast.AsyncFunctionDef():
             return False
+        case ast.Call(func=ast.Name(id="type"), args=arguments):  # of several, it defines a class
+            return len(arguments) == 1 and not isinstance(arguments[0], ast.Starred)
         case ast.Attribute(attr=name, ctx=context):
             return isinstance(context, ast.Load) and _stays_inside(name)
+        case ast.MatchClass(kwd_attrs=names):
+            return all(map(_stays_inside, names))
         case ast.Import(names=names):
             return all(alias.name in STATELESS for alias in names)
         case ast.ImportFrom(module=module, names=names):
@@ -63,7 +77,7 @@ def _leaves_nothing(node: ast.AST) -> bool:
 
 def _stays_inside(name: str) -> bool:
     """Return whether an attribute `name` leads neither to frames nor to a module with a state."""
-    return not REACHING_OUT.match(name) and _has_no_state(name)
+    return not REACHING_OUT.match(name) and name not in CHANGING and _has_no_state(name)
 
 
 def _has_no_state(name: str) -> bool:

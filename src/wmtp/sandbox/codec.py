@@ -19,6 +19,8 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+from wmtp.sandbox.failures import describe
+
 SCALARS = frozenset({type(None), bool, int, float, str})
 # Longer integers cross as hexadecimal digits, for decimal ones take time that grows with the square
 # of their number. Those in a list of scalars do not, so as to leave that path quick.
@@ -209,9 +211,9 @@ def decode(
     try:
         return visit(node)
     except (ValueError, TypeError, LookupError, AttributeError) as error:
-        raise Malformed(f"{type(error).__name__}: {error}") from None
+        raise Malformed(describe(error)) from None
     except (ArithmeticError, RecursionError) as error:
-        raise Malformed(f"{type(error).__name__}: {error}") from None
+        raise Malformed(describe(error)) from None
 
 
 def dumps(node: Any) -> bytes:

@@ -264,7 +264,7 @@ class Peer:
         if type(message) is not dict:
             raise self.gone("malformed", "a message that is not in the protocol")
         if "overflow" in message:
-            if type(message["overflow"]) is not int:
+            if type(message["overflow"]) is not int or message["overflow"] >> 64:
                 raise self.gone("malformed", "a message that is not in the protocol")
             raise self.gone("output_limit", f"a value of {message['overflow']} bytes")
         return message
