@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import decimal
 import json
+import os
 import signal
 import socket
 import struct
@@ -24,6 +25,26 @@ from wmtp.sandbox.peer import Peer
 from wmtp.sandbox.program import one_line
 
 LIMITS = Limits(cpu_seconds=2.0)
+
+
+# ---- messages -----------------------------------------------------------------------------------
+
+
+class LeavesAtOnce(socket.socket):
+    """A line whose other end is gone as soon as something has arrived there."""
+
+    def sendall(self, *data: Any) -> None:
+        raise BrokenPipeError
+
+
+@pytest.mark.parametrize("payload", [b"", b"text"])
+def test_a_message_that_arrived_was_sent_though_the_other_side_left(payload: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    with LeavesAtOnce(fileno=ours.detach()) as line, theirs, open("/dev/null") as file:
+        wire.send(line, payload, [file.fileno()])
+        found, [descriptor] = wire.receive_with_descriptors(theirs)
+        os.close(descriptor)
+    assert found == payload
 
 
 # ---- reports ------------------------------------------------------------------------------------

@@ -15,13 +15,15 @@ class MessageTooLarge(Exception):
 
 
 def send(connection: socket.socket, payload: bytes, descriptors: Sequence[int] = ()) -> None:
-    """Send one message, with file descriptors for `receive_with_descriptors` if there are any."""
-    header = HEADER.pack(len(payload))
+    """Send one message, with file descriptors for `receive_with_descriptors` if there are any.
+
+    An error means that the other side has not got it: one that answers and leaves at once is no error.
+    """
+    message = HEADER.pack(len(payload)) + payload
     if descriptors:
-        socket.send_fds(connection, [header], descriptors)
-        connection.sendall(payload)
-    else:
-        connection.sendall(header + payload)
+        message = message[socket.send_fds(connection, [message], descriptors) :]
+    if message:
+        connection.sendall(message)
 
 
 def receive(connection: socket.socket, limit_bytes: int = 0xFFFF_FFFF) -> bytes:
