@@ -189,6 +189,29 @@ def test_settings_tell_apart_runs_of_one_seed(write_run: RunWriter) -> None:
     assert labels == ["rho1-wmtp (keep=0.5)", "rho1-wmtp (keep=0.8)"]
 
 
+def test_many_differing_settings_give_way_to_the_names_of_arms(write_run: RunWriter) -> None:
+    arms = {"soft": (0.8, 2.0), "hard": (0.5, 0.25)}
+    paths = []
+    for arm, (keep, temperature) in arms.items():
+        for seed in (0, 1):
+            paths.append(write_run("rho1-wmtp", seed, name=f"{arm}-seed-{seed}"))
+            recipe = yaml.safe_load((paths[-1] / "recipe.yaml").read_text())
+            recipe["algorithm"] |= {"keep": keep, "temperature": temperature}
+            recipe["data"] = {"incorrect_share": keep}
+            (paths[-1] / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    groups = group_runs(load_runs(paths))
+    assert [(group.label, group.seeds) for group in groups] == [
+        ("soft", (0, 1)),
+        ("hard", (0, 1)),
+    ]
+    # Where names do not tell them apart, settings do.
+    for path in paths:
+        summary = json.loads((path / "run.json").read_text())
+        (path / "run.json").write_text(json.dumps(summary | {"name": "rho1"}))
+    labels = [group.label for group in group_runs(load_runs(paths))]
+    assert labels[0] == "rho1-wmtp (keep=0.8, temperature=2.0, incorrect_share=0.8)"
+
+
 def test_settings_beyond_the_algorithm_are_noted(write_run: RunWriter) -> None:
     paths = [write_run("mtp-baseline"), write_run("rho1-wmtp")]
     recipe = yaml.safe_load((paths[1] / "recipe.yaml").read_text())

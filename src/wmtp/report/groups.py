@@ -14,6 +14,7 @@ from wmtp.report.runs import Run
 BASELINE = "mtp-baseline"
 SHUFFLED = "shuffled"
 TOKEN_TOLERANCE = 0.01
+LONGEST_LABEL = 48  # of settings, which tables and charts have room for
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +66,17 @@ def _group(label: str, algorithm: str, members: Iterable[Run]) -> Group:
 
 
 def _split(algorithm: str, members: list[Run]) -> list[Group]:
-    """Return one group per recipe, labelled by the settings in which the recipes differ."""
+    """Return one group per recipe, labelled by the settings in which the recipes differ.
+
+    Where these are many, the label is the name of the runs, as far as names tell the groups apart.
+    """
     differing = differing_settings(run.recipe for run in members)
     by_settings: dict[str, list[Run]] = {}
     for run in members:
         settings = flat_settings(run.recipe)
-        chosen = ", ".join(f"{key.split('.')[-1]}={settings.get(key)}" for key in differing)
+        chosen = ", ".join(
+            f"{key.split('.')[-1]}={settings.get(key, 'default')}" for key in differing
+        )
         by_settings.setdefault(chosen, []).append(run)
     for same in by_settings.values():
         seeds = [run.summary.seed for run in same]
@@ -80,7 +86,20 @@ def _split(algorithm: str, members: list[Run]) -> list[Group]:
                     f"{first.path} and {second.path}: the same recipe of {algorithm} with the same "
                     f"seed (seeds: {seeds}). Give one of them."
                 )
-    return [_group(f"{algorithm} ({chosen})", algorithm, s) for chosen, s in by_settings.items()]
+    labels = [f"{algorithm} ({chosen})" for chosen in by_settings]
+    names = [sorted({_arm(run) for run in same}) for same in by_settings.values()]
+    distinct = len({name for own in names for name in own}) == len(names)
+    if distinct and all(len(own) == 1 for own in names) and max(map(len, labels)) > LONGEST_LABEL:
+        labels = [name for [name] in names]
+    return [
+        _group(label, algorithm, same)
+        for label, same in zip(labels, by_settings.values(), strict=True)
+    ]
+
+
+def _arm(run: Run) -> str:
+    """Return the name of a run without its seed, as suites name them."""
+    return run.summary.name.removesuffix(f"-seed-{run.summary.seed}")
 
 
 def reference_group(group: Group, groups: Sequence[Group], algorithm: str) -> Group | None:
