@@ -24,7 +24,7 @@ test: $(STAMP) ## Run the tests with branch coverage.
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --cov --cov-report=term --cov-fail-under=85
 
 test-slow: $(STAMP) ## Run the tests that take minutes.
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 -m slow
 
 lint: $(STAMP) ## Check format, lint and types.
 	$(BIN)/ruff format --check .
