@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import decimal
 import json
 import os
 import signal
 import socket
 import struct
+import subprocess
 import sys
 from collections import Counter, OrderedDict, deque
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wmtp.sandbox import Limits, Verdict, analysis, codec, examination, rehearsal, seccomp, wire
+from wmtp.sandbox import (
+    Limits,
+    Verdict,
+    analysis,
+    codec,
+    examination,
+    landlock,
+    rehearsal,
+    seccomp,
+    wire,
+)
 from wmtp.sandbox.conclusion import ENTERED, Again, conclude_inside, conclude_split
 from wmtp.sandbox.peer import Peer
 from wmtp.sandbox.program import one_line
@@ -45,6 +58,67 @@ def test_a_message_that_arrived_was_sent_though_the_other_side_left(payload: byt
         found, [descriptor] = wire.receive_with_descriptors(theirs)
         os.close(descriptor)
     assert found == payload
+
+
+# ---- Landlock -----------------------------------------------------------------------------------
+
+# Alone, without namespaces and filter, so that what is refused is refused by Landlock.
+CONFINED = """
+import ctypes, errno, os, socket, subprocess, sys
+from wmtp.sandbox import landlock
+folder, outside, port = sys.argv[1:]
+libc = ctypes.CDLL(None, use_errno=True)
+libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
+landlock.confine(libc, landlock.version(libc), folder, ["/dev/null"])
+def refused(do, *given):
+    try:
+        do(*given)
+    except OSError as error:  # EXDEV: a file cannot get more rights by moving
+        return error.errno in (errno.EACCES, errno.EPERM, errno.EXDEV)
+    return False
+os.chdir(folder)
+os.makedirs("a/b")
+open("a/x", "w").write("text")
+os.rename("a/x", "a/b/x")
+os.truncate("a/b/x", 1)
+os.symlink(outside, "link")
+open("/dev/null", "w").close()
+print(open(outside).read(), os.listdir("a/b"), os.path.getsize("a/b/x"))
+print([
+    refused(open, outside, "a"),
+    refused(open, "link", "a"),
+    refused(open, "/dev/zero", "w"),
+    refused(os.truncate, outside, 0),
+    refused(os.unlink, outside),
+    refused(os.rename, outside, "here"),
+    refused(os.link, outside, "here"),
+    refused(os.mkdir, outside + ".d"),
+    refused(subprocess.run, [sys.executable, "-c", ""]),
+])
+print(landlock.version(libc) < 4 or refused(socket.create_connection, ("127.0.0.1", int(port))))
+print(landlock.version(libc) < 6 or refused(os.kill, os.getppid(), 0))
+"""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or not landlock.version(ctypes.CDLL(None)),
+    reason="this kernel has no Landlock",
+)
+def test_landlock_alone_leaves_one_folder_to_change(tmp_path: Path) -> None:
+    folder, outside = tmp_path / "folder", tmp_path / "outside"
+    folder.mkdir()
+    outside.write_text("kept")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        done = subprocess.run(
+            [sys.executable, "-c", CONFINED, folder, outside, str(server.getsockname()[1])],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert done.stdout.splitlines() == ["kept ['x'] 1", str([True] * 9), "True", "True"], (
+        done.stderr
+    )
+    assert outside.read_text() == "kept"
 
 
 # ---- reports ------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import shutil
@@ -101,7 +102,7 @@ def _memory(_: Environment) -> Check:
 
 
 def _sandbox(environment: Environment) -> Check:
-    from wmtp.sandbox import tiers
+    from wmtp.sandbox import landlock, tiers
 
     if environment.sandbox.mode == tiers.LIMITS_ONLY:
         if reason := tiers.why_unavailable(tiers.LIMITS_ONLY):
@@ -111,7 +112,9 @@ def _sandbox(environment: Environment) -> Check:
     status = tiers.probe()
     if status.tier is None:
         return Check("sandbox", "failed", "; ".join(status.lines), tiers.FIX)
-    return Check("sandbox", "ok", f"{status.tier}, shown to contain hostile programs")
+    kernel = landlock.version(ctypes.CDLL(None))
+    layers = [status.tier, "system-call filter", f"Landlock {kernel or 'missing'}"]
+    return Check("sandbox", "ok", f"{', '.join(layers)}; shown to contain hostile programs")
 
 
 def _tracking(environment: Environment) -> Check:

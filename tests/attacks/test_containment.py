@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import socket
+import sys
 from pathlib import Path
 
 import pytest
 
-from wmtp.sandbox import Limits, Program, Sandbox
+from wmtp.sandbox import Limits, Program, Sandbox, landlock
 from wmtp.sandbox.launch import ENVIRONMENT
 
 from .conftest import LIMITS, Run
@@ -286,6 +288,25 @@ def own(): return count(b"stnerefer_teg"), count({needle[::-1].encode()!r})
     later = Program(code, "own_name, found = own()\nassert own_name > 0 and found == 0", limits)
     outcomes = [verdict.outcome for _, verdict in sandbox.judge([earlier, later])]
     assert outcomes == ["passed", "passed"]
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or not landlock.version(ctypes.CDLL(None)),
+    reason="this kernel has no Landlock",
+)
+def test_landlock_is_on_top_of_mounts_and_users(run: Run) -> None:
+    """Mode and mount of the device allow writing to it."""
+    code = """
+def writes(path):
+    try:
+        open(path, 'wb').close()
+    except PermissionError:
+        return False
+    return True
+"""
+    wanted = {"/dev/urandom": False, "/dev/null": True, "/dev/full": True, "/tmp/x": True}
+    tests = f"assert {{path: writes(path) for path in {list(wanted)}}} == {wanted}"
+    assert run(code, tests).outcome == "passed"
 
 
 def test_hostile_programs_leave_the_sandbox_usable(run: Run) -> None:

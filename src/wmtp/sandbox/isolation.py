@@ -17,7 +17,7 @@ import socket
 import struct
 import sys
 
-from wmtp.sandbox import seccomp
+from wmtp.sandbox import landlock, seccomp
 from wmtp.sandbox.program import Limits
 
 INNER_ID = 1000
@@ -34,6 +34,7 @@ SYS_MOUNT_SETATTR = 442
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 
 DEVICES = ("null", "zero", "full", "random", "urandom")
+WRITABLE_DEVICES = ("/dev/null", "/dev/zero", "/dev/full")
 STACK_BYTES = 8 << 20
 SCRATCH_INODES = 2048
 
@@ -183,7 +184,8 @@ class Cells:
 
     namespaces: each child gets its own pid, mount and ipc namespace (needs `enter_room`); otherwise
     children share those of the server. own_user: processes are counted apart from those of this
-    machine's users. filtered: install the system-call filter.
+    machine's users, and write to /tmp alone (Landlock, where the kernel has it). filtered: install the
+    system-call filter.
     """
 
     def __init__(self, namespaces: bool, own_user: bool, filtered: bool) -> None:
@@ -196,6 +198,7 @@ class Cells:
             for name in ("mount", "unshare", "capset", "prctl"):  # looked up once, as well
                 getattr(_libc, name)
         self._own = os.pidfd_open(os.getpid()) if namespaces else -1
+        self._landlock = landlock.version(_libc) if own_user else 0
 
     def prepare(self) -> None:
         """Make the next fork the first process of a new pid namespace."""
@@ -222,6 +225,8 @@ class Cells:
             _drop_capabilities()
             _call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             _call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+            if self._landlock:
+                landlock.confine(_libc, self._landlock, "/tmp", WRITABLE_DEVICES)
             if self.filtered:
                 seccomp.install(_libc)
 
